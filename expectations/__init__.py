@@ -1,0 +1,1 @@
+"""One suite a table: names, units, ranges and thresholds."""

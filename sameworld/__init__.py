@@ -1,0 +1,1 @@
+"""The library that the steps stand on; it knows nothing of them."""

@@ -1,0 +1,300 @@
+"""Delay: how much of what will come is known by a given age, measured on the log itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+from scipy.stats import kstwobign, poisson
+
+from sameworld.records import Estimate, Refused
+
+Floats = NDArray[np.float64]
+Shares = NDArray[np.floating[Any]]  # what numpy's stubs make of a cumulative sum
+
+_Z95 = 1.959963984540054
+_NONE_SEEN = 3.6889  # 97.5 % upper bound of a Poisson mean of which nothing was seen
+_LEVELS = 500  # a thinned curve's steps are at most 1/500 high and stand at their middle: off by at most 0.001
+_MICROSECOND_HOURS, _GOLDEN = 1 / 3.6e9, 0.6180339887498949
+
+
+@dataclass(frozen=True, eq=False)
+class DelayCurve:
+    """Share of a horizon's outcomes that the log knows by an impression's age.
+
+    ages_hours : increasing, shape (m,); the ages at which the curve steps up
+    known : shape (m,), in [0, 1], nondecreasing, the last one 1; right-continuous: known[i] holds from ages_hours[i] on
+    low, high : shape (m,), 95 % interval of known (impressions taken as independent)
+    rate, rate_low, rate_high : share of impressions with an outcome within the horizon
+    """
+
+    ages_hours: Floats
+    known: Floats
+    low: Floats
+    high: Floats
+    rate: float
+    rate_low: float
+    rate_high: float
+    impressions: int
+    events: int
+    horizon_hours: float
+
+    def at(self, age_hours: ArrayLike) -> Floats:
+        """Known share at each age, in the shape of the ages; 0 before the first step, NaN for a NaN age.
+
+        >>> curve = fit_delay_curve([9.0, 9.0, 9.0], [1.0, 4.0, np.nan], horizon_hours=8.0)
+        >>> curve.at([0.5, 1.0, 3.9, 4.0, 99.0])
+        array([0. , 0.5, 0.5, 1. , 1. ])
+        """
+        ages = np.asarray(age_hours, dtype=np.float64)
+        steps = np.concatenate([[0.0], self.known])
+        return np.where(np.isnan(ages), np.nan, steps[np.searchsorted(self.ages_hours, ages, side="right")])
+
+    def estimate_at(self, age_hours: float) -> Estimate:
+        """Known share at one age with its 95 % interval: exactly 1 from the horizon on.
+
+        Where no event has been seen yet, or none any more, the interval is that of a count of 0.
+        """
+        if age_hours >= self.horizon_hours:
+            return Estimate(1.0, 1.0, 1.0)
+        step = int(np.searchsorted(self.ages_hours, age_hours, side="right")) - 1
+        if step < 0:
+            bound = 1.0 - 0.025 ** (1.0 / self.events)
+            return Estimate(0.0, 0.0, min(bound, float(self.high[0])))
+        return Estimate(float(self.known[step]), float(self.low[step]), float(self.high[step]))
+
+    def as_record(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping that :meth:`from_record` reads back exactly."""
+        fields = vars(self)
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> DelayCurve:
+        """Read what :meth:`as_record` wrote; unknown or missing names raise TypeError or KeyError."""
+        fields: dict[str, Any] = dict(record)
+        for name in ("ages_hours", "known", "low", "high"):
+            fields[name] = np.asarray(fields[name], dtype=np.float64)
+        return cls(**fields)
+
+
+def fit_delay_curve(age_hours: ArrayLike, arrival_age_hours: ArrayLike, *, horizon_hours: float) -> DelayCurve:
+    """Fit the known share by age with Kaplan-Meier on all impressions, with and without an outcome.
+
+    age_hours : shape (n,), >= 0, how long each impression has been observed at the cutoff
+    arrival_age_hours : shape (n,), age at which its first outcome became known; NaN: none is known. Below 0 counts as 0
+    horizon_hours : the window plus the landing lag; what became known later counts as not come by the horizon
+
+    Known(t) = (1 - S(t)) / (1 - S(horizon)). An impression censored at t is still at risk at t. The interval is the
+    delta method on the logit, from Greenwood's variance with the covariance of S(t) and S(horizon); too narrow where
+    one user's impressions convert together. More than 501 steps are thinned with an error of at most 0.001.
+    Raises Refused for empty or contradictory input, no outcome, and no impression as old as the horizon.
+
+    Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA 1958.
+    """
+    age, arrival = _observations(age_hours, arrival_age_hours)
+    _refuse_unidentified(age, arrival, horizon_hours)
+    ages, events, at_risk, at_end = _risk_table(age, arrival, horizon_hours)
+    survival = np.cumprod(1.0 - events / at_risk)
+    # Where all at risk convert at once the variance is infinite by the formula; one survivor stands in.
+    variance = np.cumsum(events / (at_risk * np.maximum(at_risk - events, 1.0)))
+    known = (1.0 - survival) / (1.0 - survival[-1])
+    low, high = _known_interval(known, survival, variance)
+    rate = float(1.0 - survival[-1])
+    if ages[-1] < horizon_hours:
+        low[-1] = 1.0 / (1.0 + _NONE_SEEN * survival[-1] / (at_end * rate))
+    rate_low, rate_high = _logit_interval(np.array([rate]), np.array([survival[-1] * np.sqrt(variance[-1])]))
+    first, last = _thinned(known)
+    middle = [(curve[first] + curve[last]) / 2 for curve in (known, low, high)]
+    total = (rate, float(rate_low[0]), float(rate_high[0]), age.size, int(events.sum()), float(horizon_hours))
+    return DelayCurve(ages[first], middle[0], middle[1], middle[2], *total)
+
+
+def _observations(age_hours: ArrayLike, arrival_age_hours: ArrayLike) -> tuple[Floats, Floats]:
+    age = np.asarray(age_hours, dtype=np.float64)
+    arrival = np.maximum(np.asarray(arrival_age_hours, dtype=np.float64), 0.0)
+    if age.ndim != 1 or age.shape != arrival.shape:
+        got, wanted = f"shapes {age.shape} and {arrival.shape}", "one of each for every impression"
+        raise Refused(what="ages and arrival ages do not match", got=got, wanted=wanted)
+    if not (np.isfinite(age) & (age >= 0)).all():
+        got = f"{np.count_nonzero(~(np.isfinite(age) & (age >= 0)))} negative or not finite"
+        remedy = "leave out what was shown at or after the cutoff"
+        raise Refused(what="an impression's age is no age", got=got, wanted="hours >= 0", remedy=remedy)
+    early = int(np.count_nonzero(arrival > age + _MICROSECOND_HOURS))
+    if early:
+        got, wanted = f"{early} arrival ages above the age itself", "NaN for what had not arrived"
+        remedy = "read the outcomes as of the cutoff"
+        raise Refused(what="outcomes are known from after the cutoff", got=got, wanted=wanted, remedy=remedy)
+    return age, arrival
+
+
+def _refuse_unidentified(age: Floats, arrival: Floats, horizon_hours: float) -> None:
+    if not 0 < horizon_hours < np.inf:
+        raise Refused(what="the horizon is no duration", got=str(horizon_hours), wanted="hours > 0")
+    if age.size == 0 or age.max() < horizon_hours:
+        got = f"the oldest impression is {age.max():.1f} h old" if age.size else "no impressions"
+        wanted = f"impressions observed for the whole horizon of {horizon_hours:g} h"
+        what, remedy = "completeness is identified only up to the oldest age", "wait, or shorten the window"
+        raise Refused(what=what, got=got, wanted=wanted, remedy=remedy)
+    if not np.any(arrival <= horizon_hours):
+        got, wanted = f"0 outcomes on {age.size} impressions", "at least one known within the horizon"
+        remedy = "check the outcome kind, or pool segments"
+        raise Refused(what="no delay can be measured without outcomes", got=got, wanted=wanted, remedy=remedy)
+
+
+def _risk_table(age: Floats, arrival: Floats, horizon_hours: float) -> tuple[Floats, Floats, Floats, int]:
+    """Distinct event ages, events at each, impressions at risk just before each, and at the horizon (at least 1)."""
+    observed = np.fmin(np.minimum(age, horizon_hours), arrival)
+    ages, events = np.unique(observed[arrival <= horizon_hours], return_counts=True)
+    observed.sort()
+    at_risk = age.size - np.searchsorted(observed, ages, side="left")
+    at_end = max(age.size - int(np.searchsorted(observed, horizon_hours, side="left")), 1)
+    return ages, events.astype(np.float64), at_risk.astype(np.float64), at_end
+
+
+def _known_interval(known: Floats, survival: Shares, variance: Shares) -> tuple[Floats, Floats]:
+    """Delta method in (log S(t), log S(horizon)), whose covariance is var log S(t): increments are independent."""
+    rate, left = 1.0 - survival[-1], survival[-1]
+    by_horizon = known * left / rate
+    by_age = by_horizon - survival / rate
+    later = np.maximum(variance[-1] - variance, 0.0)
+    return _logit_interval(known, np.sqrt(by_age**2 * variance + by_horizon**2 * later))
+
+
+def _logit_interval(share: Floats, error: Shares) -> tuple[Floats, Floats]:
+    """95 % interval on the logit scale; a share of exactly 0 or 1 is its own interval."""
+    low, high = share.copy(), share.copy()
+    inner = (share > 0) & (share < 1)
+    middle = logit(share[inner])
+    reach = _Z95 * error[inner] / (share[inner] * (1 - share[inner]))
+    low[inner], high[inner] = expit(middle - reach), expit(middle + reach)
+    return low, high
+
+
+def _thinned(known: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First and last step of each run that one step of the thinned curve stands for."""
+    if known.size <= _LEVELS + 1:
+        return np.arange(known.size), np.arange(known.size)
+    first = np.flatnonzero(np.diff(np.floor(known * _LEVELS), prepend=-1.0) > 0)
+    return first, np.append(first[1:], known.size) - 1
+
+
+def landing_lag_quantiles(
+    lag_hours: ArrayLike, event_age_hours: ArrayLike, qs: Sequence[float] = (0.5, 0.9, 0.99)
+) -> Floats:
+    """Quantiles of the landing lag (arrived - happened), over events old enough to show their lag.
+
+    lag_hours : shape (n,), the arrived events' lags
+    event_age_hours : shape (n,), cutoff - happened
+    qs : shares in [0, 1]; values between two lags are interpolated linearly
+
+    A young event is in the log only if its lag was short (right truncation), so only events at least L old count,
+    L being the largest lag seen, but at most half the oldest event's age: then some events always count, and lags
+    beyond L are seen on the older ones only and come out somewhat too rare. Raises Refused for empty or NaN input.
+
+    >>> landing_lag_quantiles([1.0, 3.0, 0.5], [50.0, 40.0, 1.0], qs=[0.5])
+    array([2.])
+    """
+    lag, age = np.asarray(lag_hours, dtype=np.float64), np.asarray(event_age_hours, dtype=np.float64)
+    if lag.size == 0 or lag.shape != age.shape or not np.isfinite(lag + age).all():
+        got = f"{lag.size} lags and {age.size} ages, maybe with NaN"
+        wanted, remedy = "a lag and an age for each arrived event, and at least one", "wait for outcomes to arrive"
+        raise Refused(what="no landing lag can be measured", got=got, wanted=wanted, remedy=remedy)
+    seen_from = min(float(lag.max()), float(age.max()) / 2)
+    return np.asarray(np.quantile(lag[age >= seen_from], np.asarray(qs, dtype=np.float64)), dtype=np.float64)
+
+
+def pool_small_segments(events_by_segment: Mapping[str, int], minimum: int = 50) -> dict[str, str]:
+    """Name the curve that serves each segment: its own, or ``"all"`` (all segments together) below ``minimum`` events.
+
+    >>> pool_small_segments({"home": 900, "search": 7})
+    {'home': 'home', 'search': 'all'}
+    """
+    return {name: name if count >= minimum else "all" for name, count in sorted(events_by_segment.items())}
+
+
+def why_pooled(events_by_segment: Mapping[str, int], minimum: int = 50) -> dict[str, str]:
+    """Say in words why each pooled segment has no curve of its own; segments with one are left out.
+
+    >>> why_pooled({"home": 900, "search": 7})
+    {'search': "'search' has 7 outcomes, fewer than 50: the curve of all segments stands in"}
+    """
+    pooled = {name: count for name, count in sorted(events_by_segment.items()) if count < minimum}
+    tail = f"outcomes, fewer than {minimum}: the curve of all segments stands in"
+    return {name: f"'{name}' has {count} {tail}" for name, count in pooled.items()}
+
+
+@dataclass(frozen=True)
+class ShiftAlarm:
+    """Whether the newest outcomes arrive as the curve in use says; ``p_value`` is NaN when too few have arrived."""
+
+    alarm: bool
+    reason: str
+    p_value: float
+    events: int
+    expected_events: float
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the JSON form; a p-value that does not exist is a reason in words."""
+        return {**vars(self), "p_value": {"cannot": self.reason} if np.isnan(self.p_value) else self.p_value}
+
+
+def shift_alarm(
+    age_hours: ArrayLike,
+    arrival_age_hours: ArrayLike,
+    curve: DelayCurve,
+    *,
+    alpha: float = 0.001,
+    minimum_events: int = 30,
+) -> ShiftAlarm:
+    """Test whether outcomes of the newest impressions arrive by the curve in use, fitted on other impressions.
+
+    Given that an outcome is known by age c, known(arrival) / known(c) is uniform if the curve holds, whatever the rate:
+    Kolmogorov-Smirnov, with the curve's own events in the sample size and its thinning taken off the distance.
+    Impressions younger than the mean delay say little about its shape: give it two mean delays of them or more.
+    Below ``minimum_events`` the one alarm left is that the curve's rate expects far more (Poisson): arrivals stopped.
+    """
+    age, arrival = _observations(age_hours, arrival_age_hours)
+    expected = float(curve.rate * curve.at(age).sum())
+    usable = (arrival <= curve.horizon_hours) & (curve.at(age) > 0)
+    events = int(np.count_nonzero(usable))
+    if events < minimum_events:
+        return _too_few(events, expected, alpha, minimum_events)
+    distance, p_value = _uniformity(_spread_ranks(age[usable], arrival[usable], curve), curve.events)
+    alarm = bool(p_value < alpha)
+    verb = "no longer follow" if alarm else "follow"
+    found = f"largest distance {distance:.3f} over {events} outcomes (p = {p_value:.2g}, alarm below {alpha:g})"
+    reason = f"arrivals {verb} the curve in use: {found}; {expected:.0f} expected at the curve's rate"
+    return ShiftAlarm(alarm, reason, p_value, events, expected)
+
+
+def _too_few(events: int, expected: float, alpha: float, minimum_events: int) -> ShiftAlarm:
+    """Judge the count alone: a full stop of arrivals leaves no arrival age to test."""
+    p_value = float(poisson.cdf(events, expected)) if expected >= minimum_events else float("nan")
+    if p_value < alpha:
+        reason = f"only {events} outcomes are known, {expected:.0f} expected at the curve's rate (p = {p_value:.2g})"
+        return ShiftAlarm(True, reason, p_value, events, expected)
+    reason = f"too few to tell: {events} outcomes known, need {minimum_events}"
+    return ShiftAlarm(False, reason, float("nan"), events, expected)
+
+
+def _spread_ranks(age: Floats, arrival: Floats, curve: DelayCurve) -> Floats:
+    """known(arrival) / known(age), sorted; a step's height is shared out by a golden-ratio sequence, not by chance."""
+    order = np.lexsort((age, arrival))
+    age, arrival = age[order], arrival[order]
+    after = curve.at(arrival)
+    before = np.concatenate([[0.0], curve.known])[np.searchsorted(curve.ages_hours, arrival, side="left")]
+    place = np.mod((np.arange(arrival.size) + 0.5) * _GOLDEN, 1.0)
+    return np.asarray(np.sort((before + place * (after - before)) / curve.at(age)), dtype=np.float64)
+
+
+def _uniformity(ranks: Floats, curve_events: int) -> tuple[float, float]:
+    """Kolmogorov-Smirnov distance from uniform and its p-value (Stephens, JASA 1974, for the finite size)."""
+    n = ranks.size
+    above, below = np.arange(1, n + 1) / n - ranks, ranks - np.arange(n) / n
+    distance = max(float(max(above.max(), below.max())) - 1.0 / _LEVELS, 0.0)
+    root = float(np.sqrt(n * curve_events / (n + curve_events)))
+    return distance, float(kstwobign.sf((root + 0.12 + 0.11 / root) * distance))

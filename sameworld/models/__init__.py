@@ -1,0 +1,1 @@
+"""The bundle, its ranking, and the training of its boosters."""

@@ -1,0 +1,118 @@
+"""The bundle: one directory of text, JSON and npz that holds all that ranking needs; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from sameworld.maths.calibration import PlattCalibrator, StackCalibrator, calibrator_from_record
+from sameworld.models.features import Feature
+from sameworld.records import Refused
+from sameworld.store.artifacts import Artifact, canonical
+
+RANKER, PROBABILITY, ABOUT, ITEMS = "ranker.txt", "probability.txt", "bundle.json", "items.npz"
+STEP = "calibrate"
+
+
+@dataclass(frozen=True)
+class ItemStatistics:
+    """What the log knew about each item: ids sorted (items,), mean gain an impression, shrunk (items,), its prior."""
+
+    ids: NDArray[np.str_]
+    rate: NDArray[np.float64]
+    prior: float
+
+    def of(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        """Return the rate by id; an unknown item has the prior."""
+        wanted = np.asarray(ids, dtype=np.str_)
+        if not len(self.ids):
+            return np.full(len(wanted), self.prior)
+        place = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
+        return np.where(self.ids[place] == wanted, self.rate[place], self.prior)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model. ``ranker`` is None where the log had no lists: the probability then orders as well."""
+
+    version: str
+    cutoff: str
+    features: tuple[Feature, ...]
+    ranker: lgb.Booster | None
+    probability: lgb.Booster
+    start: float
+    calibrator: PlattCalibrator | StackCalibrator
+    examination: NDArray[np.float64]
+    items: ItemStatistics
+    about: Mapping[str, Any]
+    content_hash: str = ""
+    uri: str = ""
+
+    def examination_at(self, position: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return theta by position, from 1; beyond the last known position its value goes on."""
+        return np.asarray(self.examination[np.clip(position, 1, len(self.examination)) - 1], np.float64)
+
+
+def write_bundle(folder: Path, *, ranker: str | None, probability: str, items: ItemStatistics, about: Any) -> None:
+    """Write a bundle's files into a folder; equal content gives equal bytes."""
+    if ranker is not None:
+        (folder / RANKER).write_text(ranker, encoding="utf-8")
+    (folder / PROBABILITY).write_text(probability, encoding="utf-8")
+    (folder / ABOUT).write_bytes(canonical(about))
+    with (folder / ITEMS).open("wb") as stream:
+        np.savez(stream, ids=items.ids, rate=items.rate, prior=np.float64(items.prior))
+
+
+def load_bundle(artifact: Artifact) -> Bundle:
+    """Load a bundle; hashes are checked, and that the boosters have the features that the bundle lists."""
+    if artifact.step != STEP or artifact.cannot is not None:
+        why = artifact.cannot.reason if artifact.cannot else f"an artifact of step {artifact.step!r}"
+        raise Refused(what="this is no model bundle", got=why, wanted="the model.bundle of a report")
+    about = json.loads(artifact.path(ABOUT).read_bytes())
+    ranker = _booster(artifact.path(RANKER)) if RANKER in artifact.files else None
+    probability = _booster(artifact.path(PROBABILITY))
+    features = tuple(Feature.from_record(record) for record in about["features"])
+    for booster in [probability, *([ranker] if ranker else [])]:
+        if booster.num_feature() != len(features):
+            raise Refused(
+                what="the bundle's feature list does not fit its model",
+                got=f"{len(features)} features",
+                wanted=f"{booster.num_feature()}",
+            )
+    with np.load(artifact.path(ITEMS), allow_pickle=False) as items:
+        statistics = ItemStatistics(items["ids"], items["rate"], float(items["prior"]))
+    return Bundle(
+        version=about["version"],
+        cutoff=about["cutoff"],
+        features=features,
+        ranker=ranker,
+        probability=probability,
+        start=float(about["start"]),
+        calibrator=calibrator_from_record(about["calibrator"]),
+        examination=np.asarray(about["examination"], np.float64),
+        items=statistics,
+        about=about,
+        content_hash=artifact.content_hash,
+        uri=artifact.uri,
+    )
+
+
+def version_name(cutoff: str, text: str) -> str:
+    """Return a version's name: its cutoff's day and eight digits of what the models are.
+
+    >>> version_name("2026-03-02T00:00:00Z", "trees")
+    '20260302-f5a12c2c'
+    """
+    return f"{cutoff[:10].replace('-', '')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _booster(path: Path) -> lgb.Booster:
+    return lgb.Booster(model_str=path.read_text(encoding="utf-8"), params={"verbosity": -1})

@@ -1,0 +1,125 @@
+"""The decision, a pure function of intervals and rules: PROMOTE, HOLD or REJECT, each with its reasons in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sameworld.models.judging import LOWER_IS_BETTER
+from sameworld.records import Cannot, Estimate
+
+
+class Outcome(StrEnum):
+    """What happens to the bundle."""
+
+    PROMOTE = "PROMOTE"
+    HOLD = "HOLD"
+    REJECT = "REJECT"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about a recipe. Deltas are paired, model minus the other, as the metric counts.
+
+    metric : the deciding metric's name;  days : length of the period judged
+    baselines : name -> delta or why there is none;  guardrails : metric -> its estimate
+    champion : delta to the champion, why there is none, or None where nothing was ever promoted
+    same_recipe : whether the champion was made by the same spec
+    """
+
+    metric: str
+    days: float
+    baselines: Mapping[str, Estimate | Cannot]
+    guardrails: Mapping[str, Estimate | Cannot]
+    champion: Estimate | Cannot | None
+    same_recipe: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome and its reasons, the weightiest first."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+def decide(evidence: Evidence, *, margin: float, guardrails: Mapping[str, Sequence[float]]) -> Verdict:
+    """Weigh the evidence.
+
+    A model must beat every baseline (the paired delta's whole interval on the better side), keep every guardrail (its
+    interval must not lie wholly outside the range, nor be wider than it), and against a champion: a refresh of the same
+    recipe must not be worse by more than ``margin``, another recipe must be better. What its interval leaves open
+    HOLDs, with about how many more days settle it; what its interval rules out is a REJECT.
+    """
+    findings = [_baseline(name, delta, evidence) for name, delta in sorted(evidence.baselines.items())]
+    findings += [_guardrail(name, evidence.guardrails[name], guardrails[name]) for name in sorted(guardrails)]
+    findings.append(_champion(evidence, margin))
+    for outcome in (Outcome.REJECT, Outcome.HOLD):
+        reasons = tuple(reason for found, reason in findings if found is outcome)
+        if reasons:
+            return Verdict(outcome, reasons)
+    return Verdict(Outcome.PROMOTE, tuple(reason for _, reason in findings))
+
+
+def _better(delta: Estimate, metric: str) -> Estimate:
+    """Turn a delta so that more is better."""
+    if metric.partition("@")[0] in LOWER_IS_BETTER:
+        return Estimate(-delta.value, -delta.high, -delta.low)
+    return delta
+
+
+def _baseline(name: str, found: Estimate | Cannot, evidence: Evidence) -> tuple[Outcome, str]:
+    if isinstance(found, Cannot):
+        return Outcome.HOLD, f"{evidence.metric} against {name}: {found.reason}"
+    delta = _better(found, evidence.metric)
+    words = f"{evidence.metric} against {name}: {_signed(found)}"
+    if delta.low > 0:
+        return Outcome.PROMOTE, f"{words}, better"
+    if delta.high < 0:
+        return Outcome.REJECT, f"{words}, worse"
+    return Outcome.HOLD, f"{words}, not settled{_more_days(delta, 0.0, evidence.days)}"
+
+
+def _guardrail(name: str, found: Estimate | Cannot, bounds: Sequence[float]) -> tuple[Outcome, str]:
+    low, high = bounds
+    if isinstance(found, Cannot):
+        return Outcome.HOLD, f"guardrail {name}: {found.reason}"
+    words = f"guardrail {name}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], allowed {low:g} to {high:g}"
+    if found.low > high or found.high < low:
+        return Outcome.REJECT, f"{words}: broken"
+    if found.high - found.low > high - low:
+        return Outcome.HOLD, f"{words}: the interval is wider than the range, so it cannot be told"
+    return Outcome.PROMOTE, words
+
+
+def _champion(evidence: Evidence, margin: float) -> tuple[Outcome, str]:
+    if evidence.champion is None:
+        return Outcome.PROMOTE, "nothing is in production yet"
+    if isinstance(evidence.champion, Cannot):
+        words = f"against the champion: {evidence.champion.reason}"
+        if evidence.same_recipe:
+            return Outcome.PROMOTE, f"{words}; a refresh of the same recipe"
+        return Outcome.HOLD, f"{words}; another recipe must show that it is better"
+    delta, needed = _better(evidence.champion, evidence.metric), -margin if evidence.same_recipe else 0.0
+    kind = f"a refresh may lose at most {margin:g}" if evidence.same_recipe else "another recipe must win"
+    words = f"{evidence.metric} against the champion: {_signed(evidence.champion)}; {kind}"
+    if delta.low > needed:
+        return Outcome.PROMOTE, words
+    if delta.high < needed:
+        return Outcome.REJECT, words
+    return Outcome.HOLD, f"{words}; not settled{_more_days(delta, needed, evidence.days)}"
+
+
+def _signed(delta: Estimate) -> str:
+    return f"{delta.value:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
+
+
+def _more_days(delta: Estimate, needed: float, days: float) -> str:
+    """Say about how many more days bring the interval's end past what is needed, if the value stays as it is."""
+    distance, half = delta.value - needed, (delta.high - delta.low) / 2.0
+    if distance == 0.0 or half == 0.0:
+        return ""
+    more = math.ceil(days * ((half / abs(distance)) ** 2 - 1.0))
+    return f", about {more} more days" if 0 < more <= 365 else ", not within a year at this rate"

@@ -1,0 +1,103 @@
+"""The features a model reads: their names, kinds and category levels, and the matrix that LightGBM sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sameworld.records import Refused
+
+Kind = Literal["number", "bool", "category"]
+# A category with more levels than this keeps the most frequent; the rest reads as missing.
+MAX_LEVELS = 10_000
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of the matrix. ``levels`` are a category's known values; a value's code is its place among them."""
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...] = ()
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"name": self.name, "kind": self.kind, "levels": list(self.levels)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Feature:
+        """Read the JSON form."""
+        return cls(str(record["name"]), record["kind"], tuple(record["levels"]))
+
+
+def chosen(names: Sequence[str], *, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """Return the names that an include pattern matches and no exclude pattern does, sorted.
+
+    >>> chosen(["x_b", "x_a", "y"], include=["x_*"], exclude=["x_b"])
+    ['x_a']
+    """
+    wanted = (name for name in names if any(fnmatchcase(name, pattern) for pattern in include))
+    return sorted(name for name in wanted if not any(fnmatchcase(name, pattern) for pattern in exclude))
+
+
+def kind_of(dtype: pl.DataType) -> Kind:
+    """Return how a column of this type is read: text is a category, the rest numbers."""
+    if dtype == pl.Boolean:
+        return "bool"
+    if dtype == pl.String:
+        return "category"
+    if dtype.is_numeric():
+        return "number"
+    raise Refused(what="a feature of this type cannot be read", got=str(dtype), wanted="a number, a bool or a string")
+
+
+def learn_features(frame: pl.LazyFrame, kinds: Mapping[str, Kind]) -> tuple[Feature, ...]:
+    """Learn the category levels of a training frame; features come back sorted by name."""
+    features = []
+    for name, kind in sorted(kinds.items()):
+        levels: tuple[str, ...] = ()
+        if kind == "category":
+            counts = frame.select(pl.col(name).cast(pl.String)).drop_nulls().group_by(name).len()
+            top = counts.sort(["len", name], descending=[True, False]).head(MAX_LEVELS).collect(engine="streaming")
+            levels = tuple(sorted(top[name].to_list()))
+        features.append(Feature(name, kind, levels))
+    return tuple(features)
+
+
+def feature_matrix(frame: pl.DataFrame, features: Sequence[Feature]) -> NDArray[np.float32]:
+    """Return the matrix, shape (rows, features): codes for categories, NaN for what is missing or unknown.
+
+    A feature that the frame lacks altogether is missing in every row. Text where a number was promised is refused.
+    """
+    if not features:
+        raise Refused(what="the model has no features", wanted="at least one x_* column that features.include matches")
+    present = set(frame.columns)
+    columns = [_column(frame, feature) if feature.name in present else _missing(feature) for feature in features]
+    matrix = frame.select(columns).to_numpy(order="c") if len(frame) else np.empty((0, len(features)), np.float32)
+    return np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def _missing(feature: Feature) -> pl.Expr:
+    return pl.lit(None, dtype=pl.Float32).alias(feature.name)
+
+
+def _column(frame: pl.DataFrame, feature: Feature) -> pl.Expr:
+    column, dtype = pl.col(feature.name), frame.schema[feature.name]
+    if dtype == pl.Null:
+        return _missing(feature)
+    if feature.kind == "category":
+        codes = pl.Series(range(len(feature.levels)), dtype=pl.Float32)
+        text = column.cast(pl.String)
+        return text.replace_strict(
+            pl.Series(feature.levels, dtype=pl.String), codes, default=None, return_dtype=pl.Float32
+        )
+    if not (dtype.is_numeric() or dtype == pl.Boolean):
+        raise Refused(what=f"feature {feature.name!r} cannot be read", got=str(dtype), wanted=f"a {feature.kind}")
+    number = column.cast(pl.Float32)
+    return pl.when(number.is_finite()).then(number)

@@ -1,0 +1,103 @@
+"""One ``rank`` for serving, shadowing, simulating and evaluating."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sameworld.maths.calibration import PlattCalibrator, StackCalibrator, centre_within_request
+from sameworld.maths.policy import position_marginals, sample_orders
+from sameworld.maths.ranking import mean_within_request, order_positions
+from sameworld.models.bundle import Bundle
+from sameworld.models.features import feature_matrix
+from sameworld.records import Refused
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A Plackett-Luce/shuffle mixture: temperature tau on the scores, share epsilon of shuffled requests."""
+
+    tau: float
+    epsilon: float
+    seed: int
+
+
+def rank(candidates: pl.DataFrame, bundle: Bundle, exploration: Exploration | None = None) -> pl.DataFrame:
+    """Score and order candidates; rows come back in the order given.
+
+    candidates : frame with request_id, item_id and the bundle's features (a missing one reads as null)
+    adds score (orders within a request), probability (of the target within the window, if shown at position 1),
+        position (1 is the top; equal scores by the order given), and with exploration the exact propensity of the
+        item at its position
+    Raises Refused for missing id columns, null ids and repeated candidates.
+    """
+    _check_ids(candidates)
+    numbered = candidates.with_row_index("_row").with_columns(
+        _request=pl.col("request_id").rank("dense").cast(pl.Int64) - 1
+    )
+    ordered = numbered.sort("_request", "_row")
+    request = ordered["_request"].to_numpy()
+    score, probability = scores(ordered, request, bundle)
+    added = [pl.Series("score", score), pl.Series("probability", probability)]
+    if exploration is None:
+        added.append(pl.Series("position", order_positions(request, score).astype(np.int32)))
+    else:
+        position, propensity = _explore(request, score, exploration)
+        added += [pl.Series("position", position.astype(np.int32)), pl.Series("propensity", propensity)]
+    return ordered.with_columns(added).sort("_row").drop("_row", "_request")
+
+
+def scores(rows: pl.DataFrame, request: NDArray[np.int64], bundle: Bundle) -> tuple[Floats, Floats]:
+    """Return each row's ordering score and probability, shape (n,) each; a request's rows are contiguous."""
+    matrix = feature_matrix(rows, bundle.features)
+    logit = bundle.start + np.asarray(bundle.probability.predict(matrix, raw_score=True), np.float64)
+    score = logit if bundle.ranker is None else np.asarray(bundle.ranker.predict(matrix, raw_score=True), np.float64)
+    calibrator = bundle.calibrator
+    if isinstance(calibrator, PlattCalibrator):
+        return score, calibrator.probability(logit)
+    assert isinstance(calibrator, StackCalibrator)  # noqa: S101
+    return score, calibrator.probability(centre_within_request(request, score), mean_within_request(request, logit))
+
+
+def padded(request: NDArray[np.int64], values: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Lay ragged requests out as (requests, longest), NaN beyond each end; also return each row's row and column."""
+    sizes = np.bincount(request) if len(request) else np.zeros(0, np.int64)
+    column = np.arange(len(request)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    table = np.full((len(sizes), int(sizes.max(initial=0))), np.nan)
+    table[request, column] = values
+    return table, request, column
+
+
+def _explore(request: NDArray[np.int64], score: Floats, how: Exploration) -> tuple[NDArray[np.int64], Floats]:
+    table, row, column = padded(request, score)
+    orders, _ = sample_orders(table, tau=how.tau, epsilon=how.epsilon, seed=how.seed)
+    place = np.zeros(table.shape, np.int64)
+    rows, ranks = np.nonzero(orders >= 0)
+    place[rows, orders[rows, ranks]] = ranks
+    position = place[row, column]
+    propensity = np.empty(len(score))
+    for block in range(0, len(table), 4096):  # bounds the (requests, candidates, positions) array
+        here = slice(*np.searchsorted(row, [block, block + 4096]))
+        marginals = position_marginals(
+            table[block : block + 4096], tau=how.tau, epsilon=how.epsilon, positions=table.shape[1]
+        )
+        propensity[here] = marginals[row[here] - block, column[here], position[here]]
+    return position + 1, propensity
+
+
+def _check_ids(candidates: pl.DataFrame) -> None:
+    missing = [name for name in ("request_id", "item_id") if name not in candidates.columns]
+    if missing:
+        raise Refused(what="candidates lack their ids", got=", ".join(candidates.columns), wanted=" and ".join(missing))
+    if candidates.select(pl.any_horizontal(pl.col("request_id", "item_id").is_null().any())).item():
+        raise Refused(what="a candidate has a null id", wanted="request_id and item_id in every row")
+    repeated = candidates.select("request_id", "item_id").is_duplicated()
+    if repeated.any():
+        first = candidates.filter(repeated).row(0, named=True)
+        got = f"request {first['request_id']!r}, item {first['item_id']!r}"
+        raise Refused(what="a candidate stands twice in its request", got=got, wanted="each item once")

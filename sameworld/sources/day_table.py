@@ -1,0 +1,132 @@
+"""What becomes of each row of one day's table: kept, duplicate, or quarantined for a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sameworld.records import Blocked
+from sameworld.sources.contract import Layout
+from sameworld.sources.row_checks import REASONS, first_reason
+from sameworld.sources.standing import (
+    ARRIVED,
+    CONFLICT,
+    DUPLICATE,
+    PLACE,
+    SAME_ARRIVAL,
+    TAKEN,
+    key_hash,
+    losers,
+    taken,
+)
+from sameworld.sources.tables import Table
+from sameworld.store.times import day_start
+
+QUARANTINE = {"table": pl.String, "file": pl.String, "row": pl.Int64, "reason": pl.String, "content": pl.String}
+# A later day can change these, so such rows stay in the day's file; ``resolve`` has the last word.
+OPEN_FATES = (CONFLICT, SAME_ARRIVAL, TAKEN)
+_FATES = (*REASONS, DUPLICATE, *OPEN_FATES)
+# Names that no column of a drop has.
+_FATE, _FILE, _ROW, _BAD = "sameworld: fate", "sameworld: file", "sameworld: row", "sameworld: bad"
+
+
+@dataclass(frozen=True)
+class DayTable:
+    """A table of one day, and the fate of its rows: a place in the list of fates, null for a row that stands."""
+
+    table: Table
+    fate: pl.Series
+
+    @property
+    def sums(self) -> dict[str, Any]:
+        """Rows in, kept, duplicates, conflicts and quarantined by reason, as the day by itself has them."""
+        counts = dict(self.fate.drop_nulls().value_counts().sort(_FATE).iter_rows())
+        named = {_FATES[place]: count for place, count in counts.items()}
+        quarantined = {name: count for name, count in named.items() if name not in (DUPLICATE, CONFLICT)}
+        return {
+            "rows_in": len(self.fate),
+            "kept": self.fate.null_count(),
+            "duplicates": named.get(DUPLICATE, 0),
+            "conflicts": named.get(CONFLICT, 0),
+            "quarantined": dict(sorted(quarantined.items())),
+        }
+
+    def kept(self) -> pl.LazyFrame:
+        """Return the rows of the day's file, in the drop's order: those that stand, or may yet."""
+        stays = self.fate.is_null() | self.fate.is_in(_places(OPEN_FATES))
+        rows = self.table.frame.select(self.table.columns)
+        if stays.all():
+            return rows
+        return pl.concat([rows, stays.to_frame().lazy()], how="horizontal").filter(_FATE).drop(_FATE)
+
+    def quarantine(self) -> pl.LazyFrame:
+        """Return the rows in quarantine with the hash of their file, their row in it (from 0) and their content."""
+        bad = self.fate.is_not_null() & ~self.fate.is_in(_places((DUPLICATE, CONFLICT)))
+        if not bad.any():
+            return pl.LazyFrame(schema=QUARANTINE)
+        number = np.repeat(np.arange(len(self.table.files), dtype=np.uint32), self.table.rows)
+        first = np.cumsum([0, *self.table.rows[:-1]])
+        place = np.arange(len(number), dtype=np.int64)
+        marks = pl.LazyFrame({_FATE: self.fate, _FILE: number, _ROW: place - first[number], _BAD: bad})
+        rows = pl.concat([self.table.frame.select(self.table.columns), marks], how="horizontal").filter(_BAD)
+        return rows.select(
+            table=pl.lit(self.table.layout.name),
+            file=_named(_FILE, [file.sha256 for file in self.table.files]),
+            row=_ROW,
+            reason=_named(_FATE, _FATES),
+            content=pl.struct(self.table.columns).struct.json_encode(),
+        )
+
+
+def judge(table: Table, day: date, max_skew: timedelta) -> DayTable:
+    """Judge every row of a day's table: by itself, then beside the others of the day.
+
+    max_skew : by how much an outcome may arrive before it happened
+    Raises Blocked if the files hold another number of rows than they say.
+    """
+    marks = _marks(table, day, max_skew)
+    if marks.height != sum(table.rows):
+        raise Blocked(what=f"{table.layout.name} of day={day}: {marks.height} rows were read of {sum(table.rows)}")
+    sound = marks.filter(pl.col("why").is_null())
+
+    def fetch(places: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        rows = table.frame.with_row_index(PLACE).filter(pl.col(PLACE).is_in(places.implode()))
+        named = rows.select(pl.col(PLACE).cast(pl.UInt64), arrival(table.layout, day), *(columns or table.columns))
+        return named.collect(engine="streaming")
+
+    found = losers(sound, table.layout, fetch)
+    if "spot" in marks.columns:
+        standing = sound.join(found, on=PLACE, how="anti")
+        found = pl.concat([found, taken(standing.select(PLACE, key="spot"), fetch)])
+    fate = marks["why"].scatter(found[PLACE], found["reason"].replace_strict(_NUMBER, return_dtype=pl.UInt8))
+    return DayTable(table, fate.rename(_FATE))
+
+
+_NUMBER = {name: number for number, name in enumerate(_FATES)}
+
+
+def arrival(layout: Layout, day: date) -> pl.Expr:
+    """Return when a row arrived, as ARRIVED; a view's rows arrived at their day's start."""
+    arrived = pl.col(layout.arrival) if layout.arrival else pl.lit(day_start(day), dtype=pl.Datetime("us", "UTC"))
+    return arrived.alias(ARRIVED)
+
+
+def _marks(table: Table, day: date, max_skew: timedelta) -> pl.DataFrame:
+    wanted = {"key": key_hash(table.layout.key), "why": first_reason(table, day, max_skew)}
+    if table.layout.has("position"):
+        wanted["spot"] = key_hash(("request_id", "position"))
+    marks = table.frame.select(**wanted).collect(engine="streaming")
+    return marks.with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.UInt64))
+
+
+def _places(fates: Sequence[str]) -> list[int]:
+    return [_NUMBER[name] for name in fates]
+
+
+def _named(column: str, names: Sequence[str]) -> pl.Expr:
+    return pl.lit(pl.Series(names, dtype=pl.String)).gather(pl.col(column))

@@ -1,0 +1,87 @@
+"""Which code an answer comes from: the hash of a module and of everything of ours that it imports."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import sys
+from functools import cache
+from pathlib import Path
+
+OURS = ("sameworld", "tasks", "expectations")
+# Libraries whose version can change a number; the rest of the environment cannot.
+COMPUTING = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy", "great-expectations")
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def closure(module: str) -> tuple[str, ...]:
+    """Return the names of ``module`` and all of our modules that it reaches by import, sorted.
+
+    >>> closure("sameworld.records")
+    ('sameworld.records',)
+    """
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports(name)
+    return tuple(sorted(found))
+
+
+@cache
+def code_hash(module: str) -> str:
+    """Return the SHA-256 over the closure's syntax trees: comments, layout and docstrings do not count."""
+    digest = hashlib.sha256()
+    for name in closure(module):
+        digest.update(name.encode() + b"\0" + _meaning(_source(name)).encode() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"python": python, **{name: importlib.metadata.version(name) for name in COMPUTING}}
+
+
+def _path(module: str) -> Path | None:
+    base = PROJECT / Path(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def _source(module: str) -> str:
+    path = _path(module)
+    return path.read_text(encoding="utf-8") if path else ""
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(_source(module))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(sorted(name for name in names if name.split(".")[0] in OURS and _path(name)))
+
+
+def _meaning(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)

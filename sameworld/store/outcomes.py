@@ -1,0 +1,71 @@
+"""Which outcome belongs to which impression, and when the log knew it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from sameworld.records import Refused
+from sameworld.store.log import Log
+
+KEY = ("request_id", "item_id")
+NO_VALUE = "(null)"
+
+
+def segment_expression(columns: Sequence[str]) -> pl.Expr:
+    """Return the segment of an impression: the values of its segment columns, joined; "all" without columns."""
+    if not columns:
+        return pl.lit("all")
+    parts = [pl.col(name).cast(pl.String).fill_null(NO_VALUE) for name in columns]
+    return pl.concat_str(parts, separator=" | ")
+
+
+def impressions_shown(log: Log, *, since: datetime, before: datetime) -> pl.LazyFrame:
+    """Return the standing impressions shown in ``[since, before)``, in the log's order.
+
+    Steps that place columns of the same impressions side by side rely on this order being the same in each.
+    """
+    days = (since.date(), before.date() + timedelta(days=3660))  # nothing arrives before it was shown
+    frame = log.table("impressions", arrival_days=days)
+    shown = pl.col("shown_at")
+    return frame.filter(shown >= since, shown < before, pl.col("arrived_at") < before)
+
+
+def with_segments(frame: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
+    """Add the column ``segment``; a segment column that the log lacks is refused."""
+    missing = sorted(set(columns) - set(frame.collect_schema().names()))
+    if missing:
+        raise Refused(
+            what="a segment is no column of the impressions", got=", ".join(missing), wanted="a served x_* column"
+        )
+    return frame.with_columns(segment=segment_expression(columns))
+
+
+def outcomes_in_window(
+    log: Log, *, shown: pl.LazyFrame, window: timedelta, skew: timedelta, cutoff: datetime
+) -> pl.LazyFrame:
+    """Return every outcome event known at the cutoff that happened within its impression's window.
+
+    shown : frame with request_id, item_id, shown_at (and what else should be carried along)
+
+    One row an event: the columns of ``shown``, kind, happened_at, arrived_at (first known), retracted_at (null: never).
+    An event up to ``skew`` before its impression counts: the two clocks differ by that much.
+    """
+    events = log.table("outcomes").filter(pl.col("arrived_at") < cutoff)
+    event_key = [*KEY, "kind", "happened_at"]
+    if "retracted" in events.collect_schema().names():
+        taken_back = pl.col("retracted").fill_null(False)
+    else:
+        taken_back = pl.lit(False)
+    first = (
+        events.group_by(event_key)
+        .agg(
+            arrived_at=pl.col("arrived_at").filter(~taken_back).min(),
+            retracted_at=pl.col("arrived_at").filter(taken_back).min(),
+        )
+        .filter(pl.col("arrived_at").is_not_null())
+    )
+    delay = pl.col("happened_at") - pl.col("shown_at")
+    return shown.join(first, on=KEY, how="inner").filter(delay >= -skew, delay < window)

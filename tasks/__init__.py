@@ -1,0 +1,1 @@
+"""The steps, one verb a module, and the flow that orders them."""

@@ -1,0 +1,273 @@
+"""Train the two boosters: judged on later days first, then refitted on everything known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sameworld.maths.position import examination_all_pairs, examination_from_propensities
+from sameworld.models.bundle import ItemStatistics
+from sameworld.models.features import Feature, feature_matrix, learn_features
+from sameworld.models.logging_policy import knows_policy, logged_policy
+from sameworld.models.scored_rows import user_codes
+from sameworld.models.training import Fitted, Rows, fit_probability, fit_ranker
+from sameworld.records import Cannot, Estimate, Refused
+from sameworld.store.artifacts import Artifact, canonical
+from sameworld.store.log import Log
+from sameworld.store.step import Work, step
+from sameworld.store.times import parse_time
+
+Floats = NDArray[np.float64]
+MAX_WEIGHT = 5.0  # of 1 / completeness: the youngest rows would otherwise outweigh all others
+PRIOR_IMPRESSIONS = 20.0  # how many average impressions an item's rate is shrunk by
+EXAMINATION_REQUESTS = 20_000  # enough for intervals of a few percent; more only costs time
+MIN_STOP_POSITIVES = 20
+DEFAULT_ROUNDS = 100
+
+
+@step(
+    reads=(
+        "train.negative_rate",
+        "train.position",
+        "train.delay",
+        "train.max_rounds",
+        "train.early_stopping_rounds",
+        "train.learning_rate",
+        "train.leaves",
+        "train.min_leaf_rows",
+        "train.seed",
+    )
+)
+def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
+    """Fit the lambdarank ranker and the probability model.
+
+    Both are fitted on the days before the hold-out, stopped on its first half, and asked about its second half, which
+    the calibration reads. Then both are refitted with the same rounds on all that is known at the cutoff; young rows
+    count by their completeness. A log without lists gets no ranker: the probability orders.
+    """
+    table = examples.scan("examples").collect(engine="streaming")
+    kinds = examples.record["features"]
+    features = learn_features(table.lazy(), kinds)
+    matrix = feature_matrix(table, features)
+    theta = _examination(work, log, table)
+    parts = _parts(work, table, examples.record["splits"])
+    lists = int(examples.record["longest_list"]) > 1
+    trainer = _Trainer(work, table, matrix, features, theta.values(), lists)
+    try:
+        judged, shipped = _fit(trainer, parts)
+    except Refused as refusal:
+        work.record = Cannot(str(refusal)).as_record()
+        return
+    _write(work, shipped, trainer)
+    held_out = table.filter(pl.Series(parts["calibrate"]))
+    work.write(
+        "held_out",
+        held_out.select("request_id", "target", "shown_at").with_columns(
+            logit=pl.Series(_logits(judged.probability, matrix[parts["calibrate"]])),
+            exposure=pl.Series(trainer.exposure[parts["calibrate"]]),
+        ),
+    )
+    work.rows = len(table)
+    work.record = {
+        "rounds": {"probability": shipped.probability.rounds, "ranker": shipped.ranker.rounds if shipped.ranker else 0},
+        "start": shipped.probability.start,
+        "examination": theta.as_record(),
+        "features": [feature.as_record() for feature in features],
+        "rows_fitted": int(parts["ship"].sum()),
+        "lists": lists,
+    }
+
+
+@dataclass(frozen=True)
+class _Pair:
+    probability: Fitted
+    ranker: Fitted | None
+
+
+@dataclass(frozen=True)
+class _Theta:
+    """Examination by position, or the reason why it can't be told from relevance."""
+
+    estimates: tuple[Estimate, ...]
+    reason: str
+
+    def values(self) -> Floats:
+        found = np.array([one.value for one in self.estimates]) if self.estimates else np.ones(1)
+        return np.asarray(np.clip(found, 0.01, 1.0), np.float64)
+
+    def as_record(self) -> Any:
+        if not self.estimates:
+            return Cannot(self.reason).as_record()
+        return [one.as_record() for one in self.estimates]
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    work: Work
+    table: pl.DataFrame
+    matrix: NDArray[np.float32]
+    features: tuple[Feature, ...]
+    theta: Floats
+    lists: bool
+
+    @property
+    def exposure(self) -> Floats:
+        """Examination × completeness of every row."""
+        position = self.table["position"].to_numpy().astype(np.int64)
+        seen = self.theta[np.clip(position, 1, len(self.theta)) - 1]
+        return np.asarray(np.clip(seen * self.table["completeness"].to_numpy(), 1e-3, 1.0), np.float64)
+
+    @property
+    def categories(self) -> list[int]:
+        return [place for place, feature in enumerate(self.features) if feature.kind == "category"]
+
+    def rows(self, chosen: NDArray[np.bool_], *, lists: bool) -> Rows:
+        """Return the chosen rows; negatives are sampled for the probability model only, and weighted back."""
+        weight = np.minimum(1.0 / np.maximum(self.table["completeness"].to_numpy(), 1e-3), MAX_WEIGHT)
+        rate = self.work.spec.train.negative_rate
+        if rate < 1.0 and not lists:
+            negative = self.table["target"].to_numpy() == 0
+            draw = np.random.default_rng(self.work.spec.train.seed).random(len(chosen))
+            chosen = chosen & (~negative | (draw < rate))
+            weight = np.where(negative, weight / rate, weight)
+        return Rows(
+            matrix=self.matrix[chosen],
+            target=self.table["target"].to_numpy()[chosen].astype(np.float64),
+            gain=self.table["gain"].to_numpy()[chosen].astype(np.float64),
+            exposure=self.exposure[chosen],
+            weight=weight[chosen],
+            sizes=_sizes(self.table["request"].to_numpy()[chosen]),
+            position=self.table["position"].to_numpy()[chosen].astype(np.int64),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        train = self.work.spec.train
+        return {
+            "learning_rate": train.learning_rate,
+            "num_leaves": train.leaves,
+            "min_data_in_leaf": train.min_leaf_rows,
+            "seed": train.seed,
+        }
+
+    def fit(self, chosen: NDArray[np.bool_], stop: NDArray[np.bool_] | None, rounds: tuple[int, int]) -> _Pair:
+        """Fit both models; ``rounds`` bounds the probability model's and the ranker's."""
+        train, ranker = self.work.spec.train, None
+        shared = {"settings": self.settings(), "patience": train.early_stopping_rounds, "categories": self.categories}
+        held = self.rows(stop, lists=False) if stop is not None else None
+        probability = fit_probability(self.rows(chosen, lists=False), stop=held, max_rounds=rounds[0], **shared)
+        if self.lists:
+            held = self.rows(stop, lists=True) if stop is not None else None
+            debias = train.position == "estimated" and len(self.theta) > 1
+            ranker = fit_ranker(
+                self.rows(chosen, lists=True), stop=held, max_rounds=rounds[1], debias_position=debias, **shared
+            )
+        return _Pair(probability, ranker)
+
+
+def _fit(trainer: _Trainer, parts: dict[str, NDArray[np.bool_]]) -> tuple[_Pair, _Pair]:
+    """Return the pair that the hold-out judges, and the pair that ships."""
+    enough = trainer.table["target"].to_numpy()[parts["stop"]].sum() >= MIN_STOP_POSITIVES
+    most = trainer.work.spec.train.max_rounds
+    # Too few positives to stop on: the noise of the held-out loss would choose the rounds.
+    limit = most if enough else min(most, DEFAULT_ROUNDS)
+    judged = trainer.fit(parts["fit"], parts["stop"] if enough else None, (limit, limit))
+    rounds = (judged.probability.rounds, judged.ranker.rounds if judged.ranker else 1)
+    return judged, trainer.fit(parts["ship"], None, rounds)
+
+
+def _parts(work: Work, table: pl.DataFrame, splits: dict[str, str]) -> dict[str, NDArray[np.bool_]]:
+    shown, at = pl.col("shown_at"), {name: parse_time(text) for name, text in splits.items()}
+    ship = pl.lit(True) if work.spec.train.delay == "corrected" else pl.col("closed")
+    found = table.select(
+        fit=shown < at["stop"],
+        stop=(shown >= at["stop"]) & (shown < at["calibrate"]),
+        calibrate=(shown >= at["calibrate"]) & (shown < at["closed"]) & pl.col("closed"),
+        ship=ship & (pl.col("completeness") > 0),
+    )
+    return {name: found[name].to_numpy() for name in found.columns}
+
+
+def _examination(work: Work, log: Artifact, table: pl.DataFrame) -> _Theta:
+    """Estimate examination on closed rows of requests whose law of ordering is known."""
+    if work.spec.train.position == "none":
+        return _Theta((), "train.position is none")
+    if table["position"].max() == 1:
+        return _Theta((), "every impression was shown at position 1")
+    closed = table.filter("closed")
+    users = user_codes(closed)
+    closed = closed.with_columns(_user=pl.Series(users), _clicked=pl.col("gain") > 0)
+    try:
+        return _Theta(tuple(_from_log(work, log, closed)), "")
+    except Refused as refusal:
+        return _Theta((), str(refusal))
+
+
+def _from_log(work: Work, log: Artifact, closed: pl.DataFrame) -> list[Estimate]:
+    view, seed = Log.open(log, work.store), work.spec.train.seed
+    if view.has("requests"):
+        wanted = closed.select("request_id").unique(maintain_order=True)
+        known = knows_policy(view.table("requests")).join(wanted.lazy(), on="request_id", how="semi")
+        requests = known.collect(engine="streaming")
+        requests = requests.gather_every(max(1, -(-len(requests) // EXAMINATION_REQUESTS)))
+        if len(requests):
+            rows = closed.join(requests.select("request_id"), on="request_id", how="semi", maintain_order="left")
+            policy = logged_policy(requests, rows, positions=int(rows["position"].max()))  # type: ignore[arg-type]
+            usable = np.isfinite(policy.marginals).all(axis=1)
+            rows = rows.filter(pl.Series(usable))
+            return examination_all_pairs(
+                rows["position"].to_numpy(),
+                rows["_clicked"].to_numpy(),
+                policy.marginals[usable],
+                user_codes=rows["_user"].to_numpy(),
+                seed=seed,
+            )
+    if "propensity" not in closed.columns or closed["propensity"].is_null().all():
+        raise Refused(
+            what="examination cannot be told from relevance",
+            got="a log without propensities",
+            wanted="propensities, or candidates with scores, tau and epsilon",
+        )
+    rows = closed.filter(pl.col("propensity").is_not_null())
+    return examination_from_propensities(
+        rows["position"].to_numpy(),
+        rows["_clicked"].to_numpy(),
+        rows["propensity"].to_numpy(),
+        user_codes=rows["_user"].to_numpy(),
+        seed=seed,
+    )
+
+
+def _write(work: Work, pair: _Pair, trainer: _Trainer) -> None:
+    (work.folder / "probability.txt").write_text(pair.probability.text, encoding="utf-8")
+    if pair.ranker is not None:
+        (work.folder / "ranker.txt").write_text(pair.ranker.text, encoding="utf-8")
+    items = _item_statistics(trainer)
+    record = {"ids": items.ids.tolist(), "rate": items.rate.tolist(), "prior": items.prior}
+    (work.folder / "items.json").write_bytes(canonical(record))
+
+
+def _item_statistics(trainer: _Trainer) -> ItemStatistics:
+    """Gain an exposed impression by item, shrunk to the mean: what "most popular" knows."""
+    table = trainer.table.select("item_id", "gain", exposure=pl.Series(trainer.exposure))
+    sums = table.group_by("item_id").agg(pl.col("gain").sum(), pl.col("exposure").sum()).sort("item_id")
+    prior = float(table["gain"].sum()) / max(float(table["exposure"].sum()), 1e-9)
+    rate = (sums["gain"].to_numpy() + prior * PRIOR_IMPRESSIONS) / (sums["exposure"].to_numpy() + PRIOR_IMPRESSIONS)
+    return ItemStatistics(sums["item_id"].to_numpy().astype(np.str_), rate, prior)
+
+
+def _logits(fitted: Fitted, matrix: NDArray[np.float32]) -> Floats:
+    import lightgbm as lgb
+
+    if not len(matrix):
+        return np.empty(0)
+    booster = lgb.Booster(model_str=fitted.text, params={"verbosity": -1})
+    return fitted.start + np.asarray(booster.predict(matrix, raw_score=True), np.float64)
+
+
+def _sizes(request: NDArray[Any]) -> NDArray[np.int64]:
+    starts = np.flatnonzero(np.r_[True, request[1:] != request[:-1]]) if len(request) else np.zeros(0, np.int64)
+    return np.asarray(np.diff(np.r_[starts, len(request)]), np.int64)
