@@ -77,7 +77,7 @@ def write_site(judged: Sequence[tuple[str, pd.DataFrame, Sequence[Any]]], folder
         context.validation_definitions.add(validation)
         checkpoint = gx.Checkpoint(name=name, validation_definitions=[validation], result_format=RESULT_FORMAT)
         context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": profile})
-    context.build_data_docs()
+    context.build_data_docs(site_names=["gates"])  # and not GX's own site in the temporary folder
     return folder / "index.html"
 
 

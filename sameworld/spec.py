@@ -93,6 +93,7 @@ class TrainSpec(Section):
     learning_rate: Positive = 0.06
     leaves: Annotated[int, Field(ge=2)] = 31
     min_leaf_rows: Annotated[int, Field(ge=1)] = 50
+    min_leaf_positives: Annotated[float, Field(ge=0.0)] = 1.0
     holdout_days: Positive = 2.0
     seed: int = 1
 

@@ -26,12 +26,13 @@ FLOW = "tasks.flow"
 
 @dataclass(frozen=True)
 class Written:
-    """Where a run's answer lies."""
+    """Where a run's answer lies; ``blocked`` says that a gate stopped the run."""
 
     run: str
     report: dict[str, Any]
     html: str
     json: str
+    blocked: bool
 
 
 def run(
@@ -71,7 +72,7 @@ def run(
     text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
     page = render(report, plots=_plots(made, report))
     at = write_page(store, name, "report.json", text.encode())
-    return Written(name, report, write_page(store, name, "report.html", page.encode()), at)
+    return Written(name, report, write_page(store, name, "report.html", page.encode()), at, stopped is not None)
 
 
 class _Made:

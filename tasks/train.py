@@ -26,7 +26,7 @@ MAX_WEIGHT = 5.0  # of 1 / completeness: the youngest rows would otherwise outwe
 PRIOR_IMPRESSIONS = 20.0  # how many average impressions an item's rate is shrunk by
 EXAMINATION_REQUESTS = 20_000  # enough for intervals of a few percent; more only costs time
 MIN_STOP_POSITIVES = 20
-DEFAULT_ROUNDS = 100
+FEW_ROUNDS = 20
 
 
 @step(
@@ -39,6 +39,7 @@ DEFAULT_ROUNDS = 100
         "train.learning_rate",
         "train.leaves",
         "train.min_leaf_rows",
+        "train.min_leaf_positives",
         "train.seed",
     )
 )
@@ -156,9 +157,12 @@ class _Trainer:
     def fit(self, chosen: NDArray[np.bool_], stop: NDArray[np.bool_] | None, rounds: tuple[int, int]) -> _Pair:
         """Fit both models; ``rounds`` bounds the probability model's and the ranker's."""
         train, ranker = self.work.spec.train, None
-        shared = {"settings": self.settings(), "patience": train.early_stopping_rounds, "categories": self.categories}
+        shared: dict[str, Any] = {"settings": self.settings(), "patience": train.early_stopping_rounds, "categories": self.categories}
         held = self.rows(stop, lists=False) if stop is not None else None
-        probability = fit_probability(self.rows(chosen, lists=False), stop=held, max_rounds=rounds[0], **shared)
+        rare = {**shared["settings"], "min_sum_hessian_in_leaf": train.min_leaf_positives}
+        probability = fit_probability(
+            self.rows(chosen, lists=False), stop=held, max_rounds=rounds[0], **{**shared, "settings": rare}
+        )
         if self.lists:
             held = self.rows(stop, lists=True) if stop is not None else None
             debias = train.position == "estimated" and len(self.theta) > 1
@@ -172,8 +176,8 @@ def _fit(trainer: _Trainer, parts: dict[str, NDArray[np.bool_]]) -> tuple[_Pair,
     """Return the pair that the hold-out judges, and the pair that ships."""
     enough = trainer.table["target"].to_numpy()[parts["stop"]].sum() >= MIN_STOP_POSITIVES
     most = trainer.work.spec.train.max_rounds
-    # Too few positives to stop on: the noise of the held-out loss would choose the rounds.
-    limit = most if enough else min(most, DEFAULT_ROUNDS)
+    # Too few positives to stop on: the noise of the held-out loss would choose the rounds, so few are taken.
+    limit = most if enough else min(most, FEW_ROUNDS)
     judged = trainer.fit(parts["fit"], parts["stop"] if enough else None, (limit, limit))
     rounds = (judged.probability.rounds, judged.ranker.rounds if judged.ranker else 1)
     return judged, trainer.fit(parts["ship"], None, rounds)

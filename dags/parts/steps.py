@@ -10,11 +10,11 @@ import ast
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskGroup, task
+from airflow.sdk import TaskGroup, XComArg, task
 
 from dags.parts.failures import told
 from dags.parts.form import cutoff_of, opened
@@ -45,9 +45,9 @@ class StepsAsTasks:
 
     def __call__(self, name: str, *, after: Any = None, **inputs: Any) -> Any:
         """Make the task of a step; its id is the step's key in the flow."""
-        made_by = {key: value.operator.node_id for key, value in inputs.items() if value in self.made}
-        run_step = task(perform_step, task_id=name, doc_md=documentation(name), multiple_outputs=False)
-        made = run_step(name, inputs, made_by)
+        made_by = {key: value.operator.op_args[0] for key, value in inputs.items() if isinstance(value, XComArg)}
+        as_task = task(task_id=name, doc_md=documentation(name), multiple_outputs=False)
+        made = as_task(perform_step)(name, inputs, made_by)
         if after is not None:
             after >> made
         elif not made_by:
@@ -62,7 +62,7 @@ class StepsAsTasks:
 
 def await_day() -> Any:
     """Make the tasks that every run begins with: choose its day, wait for that day of the drop; return the last."""
-    cutoff = task(choose_cutoff, task_id="cutoff", doc_md=choose_cutoff.__doc__)()
+    cutoff = task(task_id="cutoff", doc_md=choose_cutoff.__doc__)(choose_cutoff)()
     # Between two looks a waiting run holds no worker; a drop later than 20 hours is somebody's problem, so it fails.
     wait = task.sensor(
         mode="reschedule", poke_interval=300, timeout=timedelta(hours=20).total_seconds(), task_id="drop",
@@ -101,29 +101,29 @@ def perform_step(
 ) -> Handle:
     """Run one step with the handles that XCom holds, each refused unless it is of the step that made it.
 
-    made_by : the task that each handle is from; other inputs are plain values
+    made_by : the step that each handle is of; other inputs are plain values
     """
     with told(ti):
         from tasks.flow import perform
 
         store, spec = opened(params)
-        for key, maker in made_by.items():
-            check_handle(store, inputs[key], maker)
+        for key, step in made_by.items():
+            check_handle(store, inputs[key], step)
         return perform(name, store=store, spec=spec, **inputs)
 
 
-def check_handle(store: Store, handle: Any, maker: str) -> None:
-    """Raise Refused unless a handle names artifacts of this root and of the step that its task runs."""
-    step = maker.removeprefix("backtest.").partition(".")[0]
-    uris = handle.get("uri") if isinstance(handle, dict) else handle
+def check_handle(store: Store, handle: Any, step: str) -> None:
+    """Raise Refused unless a handle names artifacts of this root that the step's module made."""
+    uris: Any = handle.get("uri") if isinstance(handle, dict) else handle
     for uri in uris if isinstance(uris, list) else [uris]:
-        store.open(uri, step=step)
+        store.open(uri, step=step.partition(".")[0])
 
 
 def documentation(name: str) -> str | None:
     """Return a step's docstring without importing it: its function's, else its module's.
 
-    >>> documentation("label")
+    >>> print(documentation("promote").splitlines()[0])
+    Write the promotion that the decision asks for, and say what happened.
     """
     module, _, function = name.partition(".")
     found = importlib.util.find_spec(f"tasks.{module}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class DayTable:
             file=_named(_FILE, [file.sha256 for file in self.table.files]),
             row=_ROW,
             reason=_named(_FATE, _FATES),
-            content=pl.struct(self.table.columns).struct.json_encode(),
+            content=pl.struct(*_legible(self.table)).struct.json_encode(),
         )
 
 
@@ -107,6 +107,7 @@ def judge(table: Table, day: date, max_skew: timedelta) -> DayTable:
     return DayTable(table, fate.rename(_FATE))
 
 
+_CALENDAR = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
 _NUMBER = {name: number for number, name in enumerate(_FATES)}
 
 
@@ -122,6 +123,19 @@ def _marks(table: Table, day: date, max_skew: timedelta) -> pl.DataFrame:
         wanted["spot"] = key_hash(("request_id", "position"))
     marks = table.frame.select(**wanted).collect(engine="streaming")
     return marks.with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.UInt64))
+
+
+def _legible(table: Table) -> list[pl.Expr]:
+    """Return a row's columns for its JSON text; a time that no calendar has is shown as its microseconds."""
+    times = [column.name for column in table.layout.columns if column.kind == "time"]
+    shown = [
+        pl.when(pl.col(name).is_between(*_CALENDAR))
+        .then(pl.col(name).clip(*_CALENDAR).dt.to_string("iso:strict"))
+        .otherwise(pl.col(name).cast(pl.Int64).cast(pl.String))
+        .alias(name)
+        for name in times
+    ]
+    return [*shown, *(pl.col(name) for name in table.columns if name not in times)]
 
 
 def _places(fates: Sequence[str]) -> list[int]:

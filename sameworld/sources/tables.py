@@ -7,10 +7,12 @@ become UTC microseconds (nanoseconds are cut off below), NaN in a feature become
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import polars as pl
 import pyarrow as pa
@@ -25,6 +27,7 @@ from sameworld.sources.page_checks import verify_pages
 BAD_TEXT = "sameworld: bad text"
 # Polars reports what it cannot decode as an error, or panics; a panic derives from BaseException.
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+_WHOLE_HOURS = re.compile(r"[+-]\d\d:00")
 _FAR_MS = 2**53  # milliseconds beyond this do not fit into microseconds; they are out of range either way
 
 
@@ -84,12 +87,22 @@ def read_table(table: str, files: Sequence[DropFile], *, paths: Mapping[str, Pat
 
 def _open(file: DropFile, path: Path) -> Opened:
     try:
-        metadata = pq.read_metadata(path)
+        footer = pq.ParquetFile(path)
+        _refuse_zones(file.name, footer.schema_arrow)
         verify_pages(path)
         schema = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
-    except (*READ_ERRORS, pa.ArrowException) as error:
+    except (*READ_ERRORS, pa.ArrowException, ValueError) as error:
         raise unreadable(file.name, error) from None
-    return Opened(file.name, path, int(metadata.num_rows), dict(schema))
+    return Opened(file.name, path, int(footer.metadata.num_rows), dict(schema))
+
+
+def _refuse_zones(name: str, schema: pa.Schema) -> None:
+    """Refuse a zone that Polars does not know, such as an offset of half an hour: it would panic."""
+    for field in schema:
+        zone = field.type.tz if pa.types.is_timestamp(field.type) else None
+        if zone is not None and not _WHOLE_HOURS.fullmatch(zone) and zone not in available_timezones():
+            raise Refused(what=f"{name}: column {field.name!r} has timestamps in an unknown zone", got=zone,
+                          wanted=WANTED["time"], remedy="write them with tz=UTC")  # fmt: skip
 
 
 def unreadable(name: str, error: BaseException) -> Blocked:

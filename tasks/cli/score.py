@@ -1,0 +1,5 @@
+"""Placeholder until written."""
+from tasks.cli.console import Answer
+def score() -> Answer:
+    """x."""
+    return Answer({}, [])
