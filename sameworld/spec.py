@@ -25,7 +25,7 @@ Gain = Annotated[float, Field(ge=0.0)]
 class Section(BaseModel):
     """A frozen part of a spec; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SourceSpec(Section):
@@ -195,6 +195,8 @@ def _read_with_bases(path: Path, known: Mapping[str, Path], seen: tuple[Path, ..
         return tree
     beside = path.parent / f"{base}.toml"
     below = beside if beside.exists() and beside != path else known.get(str(base))
+    if below is None and beside == path:
+        raise Refused(what="a spec's bases go in a circle", got=f"{path.name} -> {path.name}", wanted="a base that ends")
     if below is None:
         names = sorted({*known, *(p.stem for p in path.parent.glob("*.toml"))})
         raise Refused(what=f"no base spec {base!r}", got=str(path), wanted=_nearest(str(base), names))
@@ -223,10 +225,15 @@ def _set(tree: dict[str, Any], change: str) -> None:
         if not isinstance(below, dict):
             raise Refused(what="--set goes below a value", got=change, wanted=f"a key; {name!r} is a value")
         tree = below
+    tree[names[-1]] = _value(value)
+
+
+def _value(text: str) -> Any:
     try:
-        tree[names[-1]] = tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        tree[names[-1]] = value
+        return text
+    return parsed["value"] if list(parsed) == ["value"] else text
 
 
 # Tables of free keys (gains, views, guardrails) are values, not sections: a change replaces them whole.

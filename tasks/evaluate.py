@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sameworld.models.replay import Replay, replay
 from sameworld.models.scored_rows import judged_rows, user_codes
 from sameworld.records import Cannot, Refused
 from sameworld.store.artifacts import Artifact
-from sameworld.store.feature_rows import feature_columns, with_features
+from sameworld.store.candidates import candidate_rows
 from sameworld.store.log import Log
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_time
@@ -121,12 +122,14 @@ def _reliability(judged: Judged) -> list[dict[str, Any]]:
 def _policy_value(work: Work, log: Artifact, table: pl.DataFrame, model: Bundle) -> dict[str, Any]:
     """Estimate the gain a request under the model's greedy order, or say why there is no number."""
     view = Log.open(log, work.store)
-    if not view.has("candidates"):
-        return Cannot("the log has no candidates: what else could have been shown is not known").as_record()
     requests = table.select("request_id").unique(maintain_order=True)
     requests = requests.gather_every(max(1, -(-len(requests) // MAX_REPLAYED)))
     shown = table.join(requests, on="request_id", how="semi", maintain_order="left")
-    found = replay(shown, _candidates(work, view, shown), _policies(view, requests), model)
+    candidates = _candidates(work, view, shown, model)
+    if not len(candidates):
+        reason = "what else could have been shown is not known: no candidates with the features that the model reads"
+        return {**Cannot(reason).as_record(), "left_out_share": 1.0}
+    found = replay(shown, candidates, _policies(view, requests), model)
     if found.log is None:
         reason = "no request has all it takes: features of every candidate, and the propensity of what was shown"
         return {**Cannot(reason).as_record(), "left_out_share": found.left_out_share}
@@ -162,18 +165,18 @@ def _histogram(propensity: NDArray[np.float64]) -> dict[str, Any]:
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _candidates(work: Work, view: Log, shown: pl.DataFrame) -> pl.DataFrame:
-    """Return the logged candidates of the requests shown, with features as scored, else as of the request's time."""
-    times = shown.group_by("request_id", maintain_order=True).agg(pl.col("shown_at", *_if(shown, "user_id")).first())
-    served = [name for name in view.table("candidates").collect_schema().names() if name.startswith("x_")]
-    columns = feature_columns(view, "candidates", served=served, views=work.spec.features.views)
-    rows = view.table("candidates").join(times.lazy(), on="request_id", how="inner")
-    featured = with_features(rows, view, columns, cutoff=shown["shown_at"].max())  # type: ignore[arg-type]
-    return featured.select("request_id", "item_id", *columns.names).collect(engine="streaming")
-
-
-def _if(frame: pl.DataFrame, name: str) -> list[str]:
-    return [name] if name in frame.columns else []
+def _candidates(work: Work, view: Log, shown: pl.DataFrame, model: Bundle) -> pl.DataFrame:
+    """Return the candidates of the requests shown, as scored, else with features as of the request's time."""
+    known = ["shown_at", *(name for name in ("user_id",) if name in shown.columns)]
+    requests = shown.group_by("request_id", maintain_order=True).agg(pl.col(known).first())
+    latest: datetime = requests.select(pl.col("shown_at").max()).item()
+    return candidate_rows(
+        view,
+        requests,
+        features=[feature.name for feature in model.features],
+        views=work.spec.features.views,
+        cutoff=latest + timedelta(microseconds=1),
+    )
 
 
 def _policies(view: Log, requests: pl.DataFrame) -> pl.DataFrame:

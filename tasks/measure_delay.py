@@ -157,7 +157,7 @@ def _curve(table: pl.DataFrame, horizon_hours: float) -> dict[str, Any]:
 
 def _shift(work: Work, curves: dict[str, dict[str, Any]], shown: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
     """Compare the target's outcomes of the newest fifth of the window with the curve that all of the log gives."""
-    record = curves[work.spec.label.target][ALL]
+    record: dict[str, Any] = curves[work.spec.label.target][ALL]
     if "cannot" in record:
         return record
     curve = DelayCurve.from_record(record)

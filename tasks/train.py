@@ -9,11 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sameworld.maths.position import examination_all_pairs, examination_from_propensities
 from sameworld.models.bundle import ItemStatistics
+from sameworld.models.examination import estimate_examination
 from sameworld.models.features import Feature, feature_matrix, learn_features
-from sameworld.models.logging_policy import knows_policy, logged_policy
-from sameworld.models.scored_rows import user_codes
 from sameworld.models.training import Fitted, Rows, fit_probability, fit_ranker
 from sameworld.records import Cannot, Estimate, Refused
 from sameworld.store.artifacts import Artifact, canonical
@@ -24,7 +22,6 @@ from sameworld.store.times import parse_time
 Floats = NDArray[np.float64]
 MAX_WEIGHT = 5.0  # of 1 / completeness: the youngest rows would otherwise outweigh all others
 PRIOR_IMPRESSIONS = 20.0  # how many average impressions an item's rate is shrunk by
-EXAMINATION_REQUESTS = 20_000  # enough for intervals of a few percent; more only costs time
 MIN_STOP_POSITIVES = 20
 FEW_ROUNDS = 20
 
@@ -157,17 +154,21 @@ class _Trainer:
     def fit(self, chosen: NDArray[np.bool_], stop: NDArray[np.bool_] | None, rounds: tuple[int, int]) -> _Pair:
         """Fit both models; ``rounds`` bounds the probability model's and the ranker's."""
         train, ranker = self.work.spec.train, None
-        shared: dict[str, Any] = {"settings": self.settings(), "patience": train.early_stopping_rounds, "categories": self.categories}
+        shared: dict[str, Any] = {
+            "settings": self.settings(),
+            "patience": train.early_stopping_rounds,
+            "categories": self.categories,
+        }
         held = self.rows(stop, lists=False) if stop is not None else None
-        rare = {**shared["settings"], "min_sum_hessian_in_leaf": train.min_leaf_positives}
-        probability = fit_probability(
-            self.rows(chosen, lists=False), stop=held, max_rounds=rounds[0], **{**shared, "settings": rare}
-        )
+        settings = {**self.settings(), "min_sum_hessian_in_leaf": train.min_leaf_positives}
+        rows = self.rows(chosen, lists=False)
+        probability = fit_probability(rows, stop=held, settings=settings, max_rounds=rounds[0], **shared)
         if self.lists:
             held = self.rows(stop, lists=True) if stop is not None else None
             debias = train.position == "estimated" and len(self.theta) > 1
+            rows, settings = self.rows(chosen, lists=True), self.settings()
             ranker = fit_ranker(
-                self.rows(chosen, lists=True), stop=held, max_rounds=rounds[1], debias_position=debias, **shared
+                rows, stop=held, settings=settings, max_rounds=rounds[1], debias_position=debias, **shared
             )
         return _Pair(probability, ranker)
 
@@ -199,50 +200,11 @@ def _examination(work: Work, log: Artifact, table: pl.DataFrame) -> _Theta:
     """Estimate examination on closed rows of requests whose law of ordering is known."""
     if work.spec.train.position == "none":
         return _Theta((), "train.position is none")
-    if table["position"].max() == 1:
-        return _Theta((), "every impression was shown at position 1")
-    closed = table.filter("closed")
-    users = user_codes(closed)
-    closed = closed.with_columns(_user=pl.Series(users), _clicked=pl.col("gain") > 0)
     try:
-        return _Theta(tuple(_from_log(work, log, closed)), "")
+        view = Log.open(log, work.store)
+        return _Theta(tuple(estimate_examination(view, table.filter("closed"), seed=work.spec.train.seed)), "")
     except Refused as refusal:
         return _Theta((), str(refusal))
-
-
-def _from_log(work: Work, log: Artifact, closed: pl.DataFrame) -> list[Estimate]:
-    view, seed = Log.open(log, work.store), work.spec.train.seed
-    if view.has("requests"):
-        wanted = closed.select("request_id").unique(maintain_order=True)
-        known = knows_policy(view.table("requests")).join(wanted.lazy(), on="request_id", how="semi")
-        requests = known.collect(engine="streaming")
-        requests = requests.gather_every(max(1, -(-len(requests) // EXAMINATION_REQUESTS)))
-        if len(requests):
-            rows = closed.join(requests.select("request_id"), on="request_id", how="semi", maintain_order="left")
-            policy = logged_policy(requests, rows, positions=int(rows["position"].max()))  # type: ignore[arg-type]
-            usable = np.isfinite(policy.marginals).all(axis=1)
-            rows = rows.filter(pl.Series(usable))
-            return examination_all_pairs(
-                rows["position"].to_numpy(),
-                rows["_clicked"].to_numpy(),
-                policy.marginals[usable],
-                user_codes=rows["_user"].to_numpy(),
-                seed=seed,
-            )
-    if "propensity" not in closed.columns or closed["propensity"].is_null().all():
-        raise Refused(
-            what="examination cannot be told from relevance",
-            got="a log without propensities",
-            wanted="propensities, or candidates with scores, tau and epsilon",
-        )
-    rows = closed.filter(pl.col("propensity").is_not_null())
-    return examination_from_propensities(
-        rows["position"].to_numpy(),
-        rows["_clicked"].to_numpy(),
-        rows["propensity"].to_numpy(),
-        user_codes=rows["_user"].to_numpy(),
-        seed=seed,
-    )
 
 
 def _write(work: Work, pair: _Pair, trainer: _Trainer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Bundle:
 
 
 def write_bundle(folder: Path, *, ranker: str | None, probability: str, items: ItemStatistics, about: Any) -> None:
-    """Write a bundle's files into a folder; equal content gives equal bytes."""
+    """Write a bundle's files into a folder; equal content gives equal bytes (numpy dates every npz entry 1980)."""
     if ranker is not None:
         (folder / RANKER).write_text(ranker, encoding="utf-8")
     (folder / PROBABILITY).write_text(probability, encoding="utf-8")
@@ -86,9 +87,9 @@ def load_bundle(artifact: Artifact) -> Bundle:
                 what="the bundle's feature list does not fit its model",
                 got=f"{len(features)} features",
                 wanted=f"{booster.num_feature()}",
+                remedy="make the bundle anew by running its day again",
             )
-    with np.load(artifact.path(ITEMS), allow_pickle=False) as items:
-        statistics = ItemStatistics(items["ids"], items["rate"], float(items["prior"]))
+    statistics = _items(artifact.path(ITEMS))
     return Bundle(
         version=about["version"],
         cutoff=about["cutoff"],
@@ -115,4 +116,25 @@ def version_name(cutoff: str, text: str) -> str:
 
 
 def _booster(path: Path) -> lgb.Booster:
-    return lgb.Booster(model_str=path.read_text(encoding="utf-8"), params={"verbosity": -1})
+    """Load a model from text; what does not begin as LightGBM's text is not handed to LightGBM at all."""
+    content = path.read_bytes()
+    try:
+        if not content.startswith(b"tree\n"):
+            raise ValueError("other content")
+        return lgb.Booster(model_str=content.decode("utf-8"), params={"verbosity": -1})
+    except (ValueError, lgb.basic.LightGBMError) as error:
+        raise _unreadable(path.name, f"{error}", "LightGBM's text") from None
+
+
+def _items(path: Path) -> ItemStatistics:
+    """Load the statistics; object arrays, which would be unpickled, are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as items:
+            return ItemStatistics(items["ids"], items["rate"], float(items["prior"]))
+    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(path.name, f"{error}", "an npz of ids, rate and prior, without objects") from None
+
+
+def _unreadable(name: str, got: str, wanted: str) -> Refused:
+    remedy = "make the bundle anew by running its day again"
+    return Refused(what=f"the bundle's {name} cannot be read", got=got, wanted=wanted, remedy=remedy)

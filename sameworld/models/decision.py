@@ -70,7 +70,15 @@ def _better(delta: Estimate, metric: str) -> Estimate:
     return delta
 
 
+def _known(found: Estimate | Cannot) -> Estimate | Cannot:
+    """An interval that is no number settles nothing, and is said to be none."""
+    if isinstance(found, Estimate) and not all(math.isfinite(end) for end in (found.value, found.low, found.high)):
+        return Cannot("the estimate is not a number")
+    return found
+
+
 def _baseline(name: str, found: Estimate | Cannot, evidence: Evidence) -> tuple[Outcome, str]:
+    found = _known(found)
     if isinstance(found, Cannot):
         return Outcome.HOLD, f"{evidence.metric} against {name}: {found.reason}"
     delta = _better(found, evidence.metric)
@@ -84,6 +92,7 @@ def _baseline(name: str, found: Estimate | Cannot, evidence: Evidence) -> tuple[
 
 def _guardrail(name: str, found: Estimate | Cannot, bounds: Sequence[float]) -> tuple[Outcome, str]:
     low, high = bounds
+    found = _known(found)
     if isinstance(found, Cannot):
         return Outcome.HOLD, f"guardrail {name}: {found.reason}"
     words = f"guardrail {name}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], allowed {low:g} to {high:g}"
@@ -97,14 +106,15 @@ def _guardrail(name: str, found: Estimate | Cannot, bounds: Sequence[float]) -> 
 def _champion(evidence: Evidence, margin: float) -> tuple[Outcome, str]:
     if evidence.champion is None:
         return Outcome.PROMOTE, "nothing is in production yet"
-    if isinstance(evidence.champion, Cannot):
-        words = f"against the champion: {evidence.champion.reason}"
+    found = _known(evidence.champion)
+    if isinstance(found, Cannot):
+        words = f"against the champion: {found.reason}"
         if evidence.same_recipe:
             return Outcome.PROMOTE, f"{words}; a refresh of the same recipe"
         return Outcome.HOLD, f"{words}; another recipe must show that it is better"
-    delta, needed = _better(evidence.champion, evidence.metric), -margin if evidence.same_recipe else 0.0
+    delta, needed = _better(found, evidence.metric), -margin if evidence.same_recipe else 0.0
     kind = f"a refresh may lose at most {margin:g}" if evidence.same_recipe else "another recipe must win"
-    words = f"{evidence.metric} against the champion: {_signed(evidence.champion)}; {kind}"
+    words = f"{evidence.metric} against the champion: {_signed(found)}; {kind}"
     if delta.low > needed:
         return Outcome.PROMOTE, words
     if delta.high < needed:
@@ -117,9 +127,16 @@ def _signed(delta: Estimate) -> str:
 
 
 def _more_days(delta: Estimate, needed: float, days: float) -> str:
-    """Say about how many more days bring the interval's end past what is needed, if the value stays as it is."""
-    distance, half = delta.value - needed, (delta.high - delta.low) / 2.0
-    if distance == 0.0 or half == 0.0:
-        return ""
-    more = math.ceil(days * ((half / abs(distance)) ** 2 - 1.0))
-    return f", about {more} more days" if 0 < more <= 365 else ", not within a year at this rate"
+    """Say about how many more days bring the interval's end past what is needed, if the value stays as it is.
+
+    Intervals narrow with the root of the days. The end that counts is the one that what is needed lies towards.
+    """
+    distance = delta.value - needed
+    reach = delta.value - delta.low if distance > 0 else delta.high - delta.value
+    if distance == 0.0:
+        return ", not to be settled at this value"
+    more = days * ((reach / distance) ** 2 - 1.0)
+    if more > 365:
+        return ", not within a year at this rate"
+    whole = max(1, math.ceil(more))
+    return f", about {whole} more day{'s' * (whole > 1)}"

@@ -50,11 +50,15 @@ def kind_of(dtype: pl.DataType) -> Kind:
     """Return how a column of this type is read: text is a category, the rest numbers."""
     if dtype == pl.Boolean:
         return "bool"
-    if dtype == pl.String:
+    if _is_text(dtype):
         return "category"
     if dtype.is_numeric():
         return "number"
     raise Refused(what="a feature of this type cannot be read", got=str(dtype), wanted="a number, a bool or a string")
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return dtype in (pl.String, pl.Categorical, pl.Enum)
 
 
 def learn_features(frame: pl.LazyFrame, kinds: Mapping[str, Kind]) -> tuple[Feature, ...]:
@@ -73,7 +77,8 @@ def learn_features(frame: pl.LazyFrame, kinds: Mapping[str, Kind]) -> tuple[Feat
 def feature_matrix(frame: pl.DataFrame, features: Sequence[Feature]) -> NDArray[np.float32]:
     """Return the matrix, shape (rows, features): codes for categories, NaN for what is missing or unknown.
 
-    A feature that the frame lacks altogether is missing in every row. Text where a number was promised is refused.
+    NaN, infinities and what exceeds a 32-bit float count as missing. A feature that the frame lacks altogether is
+    missing in every row. Text where a number was promised, or a fraction or a time where a category was, is refused.
     """
     if not features:
         raise Refused(what="the model has no features", wanted="at least one x_* column that features.include matches")
@@ -84,20 +89,27 @@ def feature_matrix(frame: pl.DataFrame, features: Sequence[Feature]) -> NDArray[
 
 
 def _missing(feature: Feature) -> pl.Expr:
-    return pl.lit(None, dtype=pl.Float32).alias(feature.name)
+    return pl.repeat(None, pl.len(), dtype=pl.Float32).alias(feature.name)
 
 
 def _column(frame: pl.DataFrame, feature: Feature) -> pl.Expr:
     column, dtype = pl.col(feature.name), frame.schema[feature.name]
-    if dtype == pl.Null:
+    if frame[feature.name].null_count() == len(frame):  # of whatever type an exporter gave to nothing but nulls
         return _missing(feature)
     if feature.kind == "category":
-        codes = pl.Series(range(len(feature.levels)), dtype=pl.Float32)
-        text = column.cast(pl.String)
-        return text.replace_strict(
-            pl.Series(feature.levels, dtype=pl.String), codes, default=None, return_dtype=pl.Float32
+        readable = _is_text(dtype) or dtype.is_integer() or dtype == pl.Boolean
+    else:
+        readable = dtype.is_numeric() or dtype == pl.Boolean
+    if not readable:
+        raise Refused(
+            what=f"feature {feature.name!r} cannot be read",
+            got=str(dtype),
+            wanted=f"a {feature.kind}, as the model was trained on",
+            remedy="deliver the column with the type that the training log had",
         )
-    if not (dtype.is_numeric() or dtype == pl.Boolean):
-        raise Refused(what=f"feature {feature.name!r} cannot be read", got=str(dtype), wanted=f"a {feature.kind}")
+    if feature.kind == "category":
+        levels = pl.Series(feature.levels, dtype=pl.String)
+        codes = pl.Series(range(len(levels)), dtype=pl.Float32)
+        return column.cast(pl.String).replace_strict(levels, codes, default=None, return_dtype=pl.Float32)
     number = column.cast(pl.Float32)
     return pl.when(number.is_finite()).then(number)

@@ -69,6 +69,8 @@ def metric_names(at: list[int]) -> list[str]:
 def metric_replicates(name: str, judged: Judged, *, seed: int, replicates: int) -> Replicates | Cannot:
     """Return one metric with its replicates by user, or why there is none."""
     family, _, k = name.partition("@")
+    if not len(judged.request):
+        return Cannot("no rows to judge")
     if family in PROBABILITY_METRICS and judged.probability is None:
         return Cannot("a mere order has no probabilities")
     if family in ("ndcg", "mrr", "coverage", "exposure_gini") and not judged.lists:

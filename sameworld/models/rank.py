@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from sameworld.models.features import feature_matrix
 from sameworld.records import Refused
 
 Floats = NDArray[np.float64]
+_BLOCK_MARGINALS = 1 << 24  # (requests, candidates, positions) held at a time: 128 MB
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,21 @@ def rank(candidates: pl.DataFrame, bundle: Bundle, exploration: Exploration | No
 
     candidates : frame with request_id, item_id and the bundle's features (a missing one reads as null)
     adds score (orders within a request), probability (of the target within the window, if shown at position 1),
-        position (1 is the top; equal scores by the order given), and with exploration the exact propensity of the
-        item at its position
-    Raises Refused for missing id columns, null ids and repeated candidates.
+    XX Refused for missing id columns, null ids and repeated candidates.
     """
     _check_ids(candidates)
     numbered = candidates.with_row_index("_row").with_columns(
         _request=pl.col("request_id").rank("dense").cast(pl.Int64) - 1
     )
-    ordered = numbered.sort("_request", "_row")
+    ordered = numbered.sort("_request", "_row" if exploration is None else "item_id")
     request = ordered["_request"].to_numpy()
     score, probability = scores(ordered, request, bundle)
     added = [pl.Series("score", score), pl.Series("probability", probability)]
     if exploration is None:
         added.append(pl.Series("position", order_positions(request, score).astype(np.int32)))
     else:
-        position, propensity = _explore(request, score, exploration)
+        ids = ordered["request_id"].unique(maintain_order=True).cast(pl.String)
+        position, propensity = _explore(request, score, exploration, _seeds(ids, exploration.seed))
         added += [pl.Series("position", position.astype(np.int32)), pl.Series("propensity", propensity)]
     return ordered.with_columns(added).sort("_row").drop("_row", "_request")
 
@@ -55,6 +56,8 @@ def rank(candidates: pl.DataFrame, bundle: Bundle, exploration: Exploration | No
 def scores(rows: pl.DataFrame, request: NDArray[np.int64], bundle: Bundle) -> tuple[Floats, Floats]:
     """Return each row's ordering score and probability, shape (n,) each; a request's rows are contiguous."""
     matrix = feature_matrix(rows, bundle.features)
+    if not len(matrix):
+        return np.empty(0), np.empty(0)
     logit = bundle.start + np.asarray(bundle.probability.predict(matrix, raw_score=True), np.float64)
     score = logit if bundle.ranker is None else np.asarray(bundle.ranker.predict(matrix, raw_score=True), np.float64)
     calibrator = bundle.calibrator
@@ -73,18 +76,27 @@ def padded(request: NDArray[np.int64], values: Floats) -> tuple[Floats, NDArray[
     return table, request, column
 
 
-def _explore(request: NDArray[np.int64], score: Floats, how: Exploration) -> tuple[NDArray[np.int64], Floats]:
+def _seeds(request_ids: pl.Series, seed: int) -> NDArray[np.int64]:
+    """Return one seed a request: the same request draws alike in any company, two requests of one call never do."""
+    digests = [hashlib.sha256(f"{seed} {name}".encode()).digest()[:8] for name in request_ids]
+    return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
+
+
+def _explore(
+    request: NDArray[np.int64], score: Floats, how: Exploration, seeds: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Floats]:
     table, row, column = padded(request, score)
-    orders, _ = sample_orders(table, tau=how.tau, epsilon=how.epsilon, seed=how.seed)
+    orders, _ = sample_orders(table, tau=how.tau, epsilon=how.epsilon, seed=seeds)
     place = np.zeros(table.shape, np.int64)
     rows, ranks = np.nonzero(orders >= 0)
     place[rows, orders[rows, ranks]] = ranks
     position = place[row, column]
     propensity = np.empty(len(score))
-    for block in range(0, len(table), 4096):  # bounds the (requests, candidates, positions) array
-        here = slice(*np.searchsorted(row, [block, block + 4096]))
+    size = max(1, _BLOCK_MARGINALS // max(table.shape[1], 1) ** 2)
+    for block in range(0, len(table), size):
+        here = slice(*np.searchsorted(row, [block, block + size]))
         marginals = position_marginals(
-            table[block : block + 4096], tau=how.tau, epsilon=how.epsilon, positions=table.shape[1]
+            table[block : block + size], tau=how.tau, epsilon=how.epsilon, positions=table.shape[1]
         )
         propensity[here] = marginals[row[here] - block, column[here], position[here]]
     return position + 1, propensity

@@ -16,6 +16,11 @@ from sameworld.models.rank import scores
 from sameworld.models.scored_rows import user_codes
 
 Floats = NDArray[np.float64]
+# A marginal is worked out to 1e-8; an item with less than that is never shown in any log that fits a machine.
+NEVER = 1e-8
+
+
+_SHOWN = ("request_id", "item_id", "user_id", "position", "gain", "propensity")
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,23 @@ def replay(shown: pl.DataFrame, candidates: pl.DataFrame, policies: pl.DataFrame
 
     A request is left out when its candidates' features are not logged, when a shown item is no candidate, when its
     positions have a gap, or when a shown item's propensity is neither logged nor to be worked out.
+    Where the law of ordering is known, a target's choice that logging never shows at that position counts as
+    unsupported. Where only the propensities of what was shown are logged, that cannot be told: a propensity of 1 still
+    rules all other items out, and wrong mean weights are refused later.
     """
     total = shown["request_id"].n_unique()
+    shown = shown.select(name for name in _SHOWN if name in shown.columns)
     wanted = candidates.join(shown.select("request_id").unique(), on="request_id", how="semi")
     rows = shown.join(wanted.select("request_id").unique(), on="request_id", how="semi", maintain_order="left")
     if not len(rows):
         return Replay(None, 0, 1.0)
     rows = rows.sort("request_id", "position")
+    rows = _with_target(rows, wanted, bundle)
     policy = logged_policy(policies, rows, positions=int(rows["position"].max()))  # type: ignore[arg-type]
-    rows = _with_target(rows, wanted, bundle).with_columns(
-        propensity=pl.Series(_propensity(rows, policy)), prefix=pl.Series(policy.prefix_log_propensity)
+    rows = rows.with_columns(
+        propensity=pl.Series(_propensity(rows, policy)),
+        prefix=pl.Series(policy.prefix_log_propensity),
+        unsupported=pl.Series((policy.target < NEVER).astype(np.float64)),
     )
     usable = (
         pl.col("propensity").is_finite()
@@ -76,16 +88,16 @@ def _with_target(rows: pl.DataFrame, candidates: pl.DataFrame, bundle: Bundle) -
     choices = ordered.select("request_id", "item_id").with_columns(
         place=pl.Series(order_positions(request, score).astype(np.int32)), relevance=pl.Series(probability)
     )
-    own = choices.select("request_id", "item_id", own="relevance")
-    target = choices.select("request_id", position="place", target_item="item_id", target="relevance")
+    own = choices.select("request_id", "item_id", own_relevance="relevance")
+    target = choices.select("request_id", position="place", target_item="item_id", target_relevance="relevance")
     joined = rows.join(own, on=["request_id", "item_id"], how="left", maintain_order="left").join(
         target, on=["request_id", "position"], how="left", maintain_order="left"
     )
     seen = bundle.examination_at(joined["position"].cast(pl.Int64).to_numpy())
     joined = joined.with_columns(
         place=pl.int_range(1, pl.len() + 1).over("request_id").cast(pl.Int32),
-        own_q=pl.col("own") * pl.Series(seen),
-        target_q=pl.col("target") * pl.Series(seen),
+        own_q=pl.col("own_relevance") * pl.Series(seen),
+        target_q=pl.col("target_relevance") * pl.Series(seen),
     )
     # The model predicts the target outcome; gains are worth more or less by one factor, any value of which is unbiased.
     worth = float(joined["gain"].sum()) / max(float(joined["own_q"].sum() or 0.0), 1e-12)
@@ -111,4 +123,5 @@ def _slates(rows: pl.DataFrame) -> SlateLog:
         q_target=rows["target_q"].to_numpy(),
         prefix_log_propensity=prefix if known else None,
         target_prefix_log=np.where(missed - before > 0, -np.inf, 0.0) if known else None,
+        unsupported=rows["unsupported"].to_numpy(),
     )

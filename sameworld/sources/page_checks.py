@@ -15,7 +15,7 @@ def verify_pages(path: Path) -> None:
     Files without checksums are not read: their pages are checked as far as decompression does it, when they are used.
     """
     file = pq.ParquetFile(path, page_checksum_verification=True)
-    if file.metadata.num_row_groups and has_checksums(path, file.metadata):
+    if file.metadata.num_row_groups and file.metadata.num_columns and has_checksums(path, file.metadata):
         for group in range(file.metadata.num_row_groups):
             file.read_row_group(group)
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -23,7 +23,9 @@ from sameworld.store.blobs import Blobs, open_blobs, sha256_of
 
 RECORD = "record.json"
 MANIFEST = "manifest.json"
-_URI = re.compile(r"^(?P<root>.+)/artifacts/(?P<step>[a-z_]+)/(?P<fingerprint>[0-9a-f]{64})$")
+_SEAL = "manifest_sha256"
+_URI = re.compile(r"(?P<root>.+)/artifacts/(?P<step>[a-z_]+)/(?P<fingerprint>[0-9a-f]{64})")
+Record = TypeVar("Record")
 
 
 def canonical(tree: Any) -> bytes:
@@ -121,7 +123,7 @@ class Store:
         step : the step that it must come from; a URI of another step, another root or another shape is refused
             (URIs travel through places that can be edited by hand)
         """
-        match = _URI.match(uri) if isinstance(uri, str) else None
+        match = _URI.fullmatch(uri) if isinstance(uri, str) else None
         wanted = f"{self.root}/artifacts/{step or '<step>'}/<fingerprint>"
         if not match or match["root"] != self.root or (step and match["step"] != step):
             raise Refused(what="not a URI of an artifact of this root", got=repr(uri), wanted=wanted)
@@ -137,7 +139,7 @@ class Store:
         base = f"artifacts/{step}/{fingerprint}"
         files = {path.name: self._put_file(base, path) for path in sorted(folder.iterdir())}
         manifest = {"step": step, "fingerprint": fingerprint, **made_from, "files": files, **measured}
-        self.blobs.put_if_absent(f"{base}/{MANIFEST}", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        self.blobs.put_if_absent(f"{base}/{MANIFEST}", _sealed(manifest))
         found = self.find(step, fingerprint)
         if found is None:
             raise Refused(what="a published artifact is gone", got=base, remedy="is something deleting in this root?")
@@ -157,7 +159,7 @@ class Store:
 
 def artifact_at(uri: str, *, step: str | None = None) -> Artifact:
     """Open an artifact by its URI, whichever root it lies below."""
-    match = _URI.match(uri)
+    match = _URI.fullmatch(uri) if isinstance(uri, str) else None
     if not match:
         raise Refused(what="not a URI of an artifact", got=repr(uri), wanted="<root>/artifacts/<step>/<fingerprint>")
     return Store(match["root"]).open(
@@ -173,16 +175,38 @@ def _shape(path: Path) -> dict[str, Any]:
     return {"rows": rows, "schema": {name: str(kind) for name, kind in frame.collect_schema().items()}}
 
 
+def read_record(store: Store, key: str, parse: Callable[[dict[str, Any]], Record]) -> Record | None:
+    """Read a JSON record that was written once, or None where there is none; a damaged one is refused by its key."""
+    content = store.blobs.get(key)
+    if content is None:
+        return None
+    try:
+        return parse(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refused(
+            what="a record was changed after it was written",
+            got=f"{store.root}/{key}",
+            wanted="the JSON that was written there",
+            remedy="put the original back: nothing else knows what it said",
+        ) from None
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """Return a manifest's bytes with the hash over all that it says, so that no byte of it can change unseen."""
+    return json.dumps({**manifest, _SEAL: fingerprint_of(manifest)}, indent=1, sort_keys=True).encode()
+
+
 def _read_manifest(content: bytes, step: str, fingerprint: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(content)
-        if manifest["step"] == step and manifest["fingerprint"] == fingerprint and manifest["files"]:
+        said = {name: value for name, value in manifest.items() if name != _SEAL}
+        if said["step"] == step and said["fingerprint"] == fingerprint and _sealed(said) == content:
             return manifest
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise Refused(
         what="a manifest was changed after it was written",
-        got=f"{step}/{fingerprint[:12]}",
+        got=f"artifacts/{step}/{fingerprint}",
         wanted="the manifest of that fingerprint",
         remedy="delete the artifact's folder and run again: it is made anew",
     )

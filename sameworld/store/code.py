@@ -67,10 +67,21 @@ def _imports(module: str) -> tuple[str, ...]:
     for node in ast.walk(ast.parse(_source(module))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = _imported_from(module, node)
+            names.add(source)
+            names.update(f"{source}.{alias.name}" for alias in node.names)
     return tuple(sorted(name for name in names if name.split(".")[0] in OURS and _path(name)))
+
+
+def _imported_from(module: str, node: ast.ImportFrom) -> str:
+    """Return the absolute name of what an import reads from; ``from . import x`` counts dots from its own package."""
+    if not node.level:
+        return node.module or ""
+    path, parts = _path(module), module.split(".")
+    package = parts if path and path.name == "__init__.py" else parts[:-1]
+    above = package[: len(package) - node.level + 1]
+    return ".".join([*above, *([node.module] if node.module else [])])
 
 
 def _meaning(source: str) -> str:

@@ -6,7 +6,6 @@ the cutoff from which it is seen; older cutoffs go on seeing the older delivery,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from sameworld.records import Refused
-from sameworld.store.artifacts import Artifact, Store, canonical
+from sameworld.store.artifacts import Artifact, Store, canonical, read_record
 from sameworld.store.times import parse_day, parse_time, time_text
 
 TABLES = ("requests", "impressions", "outcomes", "candidates")
@@ -59,9 +58,8 @@ def deliveries(store: Store) -> dict[date, list[Delivery]]:
     """Return every delivery by day, oldest first."""
     found: dict[date, list[Delivery]] = {}
     for key in store.blobs.keys("log"):
-        content = store.blobs.get(key)
-        if content is not None:
-            delivery = Delivery.from_record(json.loads(content))
+        delivery = read_record(store, key, Delivery.from_record)
+        if delivery is not None:
             found.setdefault(delivery.day, []).append(delivery)
     return {day: sorted(found[day], key=lambda one: one.number) for day in sorted(found)}
 
@@ -76,9 +74,8 @@ def record_delivery(store: Store, delivery: Delivery) -> Delivery:
     key = f"log/day={delivery.day.isoformat()}/{delivery.number:06d}.json"
     if store.blobs.put_if_absent(key, canonical(delivery.as_record())):
         return delivery
-    content = store.blobs.get(key)
-    standing = Delivery.from_record(json.loads(content or b"{}"))
-    if standing.content != delivery.content:
+    standing = read_record(store, key, Delivery.from_record)
+    if standing is None or standing.as_record()["content"] != delivery.as_record()["content"]:
         raise Refused(what=f"another run took in {delivery.day} with other files", remedy="run again")
     return standing
 

@@ -50,7 +50,8 @@ def outcomes_in_window(
 
     shown : frame with request_id, item_id, shown_at (and what else should be carried along)
 
-    One row an event: the columns of ``shown``, kind, happened_at, arrived_at (first known), retracted_at (null: never).
+    One row an event: the columns of ``shown``, kind, happened_at, arrived_at (first known), retracted_at (null: never),
+    in the order of shown_at, then of the event's key.
     An event up to ``skew`` before its impression counts: the two clocks differ by that much.
     """
     events = log.table("outcomes").filter(pl.col("arrived_at") < cutoff)
@@ -68,4 +69,5 @@ def outcomes_in_window(
         .filter(pl.col("arrived_at").is_not_null())
     )
     delay = pl.col("happened_at") - pl.col("shown_at")
-    return shown.join(first, on=KEY, how="inner").filter(delay >= -skew, delay < window)
+    counted = shown.join(first, on=KEY, how="inner").filter(delay >= -skew, delay < window)
+    return counted.sort("shown_at", *event_key)

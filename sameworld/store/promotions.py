@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sameworld.records import Refused
-from sameworld.store.artifacts import Store, canonical
+from sameworld.store.artifacts import Store, canonical, read_record
 from sameworld.store.times import parse_time
 
 
@@ -45,8 +44,8 @@ class Promotion:
 
 def promotions(store: Store) -> list[Promotion]:
     """Return every promotion, oldest first."""
-    contents = (store.blobs.get(key) for key in store.blobs.keys("promotions"))
-    return [Promotion.from_record(json.loads(content)) for content in contents if content is not None]
+    found = (read_record(store, key, Promotion.from_record) for key in store.blobs.keys("promotions"))
+    return sorted((one for one in found if one is not None), key=lambda one: one.number)
 
 
 def in_production(events: Sequence[Promotion], *, stage: str, at: datetime | None = None) -> Promotion | None:

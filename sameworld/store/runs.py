@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 from typing import Any
 
 from sameworld.records import Refused
 from sameworld.spec import Spec
-from sameworld.store.artifacts import Artifact, Store, fingerprint_of
+from sameworld.store.artifacts import Artifact, Store, fingerprint_of, read_record
 
 
 def run_name(cutoff: datetime, spec: Spec, log: Artifact | None) -> str:
@@ -30,9 +29,8 @@ def run_names(store: Store) -> list[str]:
 
 def read_report(store: Store, run: str) -> dict[str, Any]:
     """Return a run's report; an unknown run is refused with the newest known ones."""
-    content = store.blobs.get(f"runs/{run}/report.json")
-    if content is None:
+    report: dict[str, Any] | None = read_record(store, f"runs/{run}/report.json", dict)
+    if report is None:
         known = run_names(store)[-5:]
         raise Refused(what="no such run", got=repr(run), wanted=", ".join(known) or "a run; there is none yet")
-    report: dict[str, Any] = json.loads(content)
     return report

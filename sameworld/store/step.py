@@ -22,12 +22,27 @@ import polars as pl
 import psutil
 
 from sameworld.records import Cannot, Refused
-from sameworld.spec import Spec
+from sameworld.spec import Spec, known_keys
 from sameworld.store.artifacts import RECORD, Artifact, Store, canonical, fingerprint_of
 from sameworld.store.code import code_hash, library_versions
+from sameworld.store.local_files import disk_errors, lacks_room
 from sameworld.store.times import parse_time, time_text
 
 ROW_GROUP = 131_072
+NO_ROOM = "the root cannot be written"
+# Which step an input of a name must come from: URIs travel through places that can be edited by hand.
+MADE_BY = {
+    "days": "ingest",
+    "log": "resolve",
+    "delay": "measure_delay",
+    "labels": "label",
+    "examples": "assemble",
+    "models": "train",
+    "bundle": "calibrate",
+    "look_back": "look_back",
+    "evaluation": "evaluate",
+    "decision": "decide",
+}
 
 
 class Content(Protocol):
@@ -65,7 +80,14 @@ class Work:
         """Write a table as ``<name>.parquet`` in the order given."""
         path = self.folder / f"{name}.parquet"
         lazy = frame.lazy()
-        lazy.sink_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP, engine="streaming")
+        try:
+            lazy.sink_parquet(
+                path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP, engine="streaming"
+            )
+        except (OSError, pl.exceptions.ComputeError) as error:
+            if not lacks_room(error):
+                raise
+            raise Refused(what=NO_ROOM, got=f"{error} ({path.name})", wanted="room and permission") from error
 
     @property
     def now(self) -> datetime:
@@ -93,7 +115,7 @@ class Step:
 
     def make(self, *, store: Store, spec: Spec, cutoff: str | None = None, **inputs: Input) -> Made:
         """Like calling the step, and say whether an earlier artifact was reused."""
-        opened = {name: _open(store, value) for name, value in inputs.items()}
+        opened = {name: _open(store, name, value) for name, value in inputs.items()}
         moment = resolve_cutoff(store, cutoff)
         made_from = self._made_from(spec, moment, opened)
         fingerprint = fingerprint_of(made_from)
@@ -109,7 +131,8 @@ class Step:
                     self.body(work, **opened)
                 else:
                     work.record = reason.as_record()
-            (folder / RECORD).write_bytes(canonical(work.record))
+            with disk_errors(NO_ROOM, RECORD):
+                (folder / RECORD).write_bytes(canonical(work.record))
             cost["rows"] = work.rows
             return Made(
                 store.publish(self.name, fingerprint, folder, made_from=made_from, measured=cost).uri, reused=False
@@ -133,6 +156,9 @@ def step(*, reads: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Step
 
     reads : dotted spec keys (or whole sections) that can change the answer
     """
+    known = {name for key in known_keys() for name in (key, key.split(".")[0])}
+    if unknown := sorted(set(reads) - known):
+        raise Refused(what="a step names a spec key that there is not", got=", ".join(unknown), wanted="a known key")
 
     def wrap(body: Callable[..., None]) -> Step:
         made = Step(body.__module__.rsplit(".", 1)[-1], body, reads)
@@ -149,6 +175,8 @@ def resolve_cutoff(store: Store, cutoff: str | None) -> datetime | Cannot | None
     if "/artifacts/" not in cutoff:
         return parse_time(cutoff)
     artifact = store.open(cutoff)
+    if artifact.cannot is None and "cutoff" not in artifact.record:
+        raise Refused(what="a cutoff from an artifact that found none", got=cutoff, wanted="a time, or a step's cutoff")
     return artifact.cannot or parse_time(str(artifact.record["cutoff"]))
 
 
@@ -165,6 +193,8 @@ def narrowed(spec: Spec, reads: tuple[str, ...]) -> SimpleNamespace:
         whole = getattr(spec, "checks" if section == "validate" else section)
         if not name:
             setattr(tree, section, whole)
+            continue
+        if section in reads:
             continue
         if not hasattr(tree, section):
             setattr(tree, section, SimpleNamespace())
@@ -199,17 +229,19 @@ def measured() -> Iterator[dict[str, Any]]:
 def scratch_folder(store: Store) -> Iterator[Path]:
     """Make a folder for an artifact in the making; it is removed when the block is over."""
     folder = store.blobs.scratch() / uuid.uuid4().hex
-    folder.mkdir(parents=True)
+    with disk_errors(NO_ROOM, str(folder.parent)):
+        folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open(store: Store, value: Input) -> Opened:
+def _open(store: Store, name: str, value: Input) -> Opened:
+    step = MADE_BY.get(name)
     if isinstance(value, list):
-        return [store.open(uri) for uri in value]
-    return store.open(value) if isinstance(value, str) else value
+        return [store.open(uri, step=step) for uri in value]
+    return store.open(value, step=step) if isinstance(value, str) else value
 
 
 def _fingerprints(value: Opened) -> str | list[str]:

@@ -18,8 +18,12 @@ def parse_time(text: str) -> datetime:
     except ValueError:
         raise Refused(what="not a time", got=repr(text), wanted="ISO 8601, as in 2026-03-01T00:00:00Z") from None
     if moment.tzinfo is None:
-        raise Refused(what="a time without a zone", got=repr(text), wanted="UTC", remedy=f"write {text}Z")
-    return moment.astimezone(UTC)
+        remedy = f"write {moment.isoformat()}Z"
+        raise Refused(what="a time without a zone", got=repr(text), wanted="UTC", remedy=remedy)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise Refused(what="not a time", got=repr(text), wanted="a UTC time in the years 1 to 9999") from None
 
 
 def time_text(moment: datetime) -> str:
@@ -38,9 +42,13 @@ def parse_day(text: str) -> date:
     datetime.date(2026, 3, 1)
     """
     try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise Refused(what="not a day", got=repr(text), wanted="YYYY-MM-DD, as in 2026-03-01") from None
+        day = date.fromisoformat(text)
+        day + timedelta(days=1)  # its end has to be a time, too
+        if day.isoformat() == text:  # one spelling: it is a folder's name as well
+            return day
+    except (ValueError, OverflowError):
+        pass
+    raise Refused(what="not a day", got=repr(text), wanted="YYYY-MM-DD, as in 2026-03-01")
 
 
 def day_end(day: date) -> datetime:

@@ -42,6 +42,10 @@ def join_view(
     table = log.table(f"{VIEW_PREFIX}{view}")
     names = table.collect_schema().names()
     keys = [key for key in KEYS if key in names]
+    absent = sorted(set(keys) - set(rows.collect_schema().names()))
+    if absent or not keys:
+        raise Refused(what=f"view {view!r} has no key in the rows", got=f"no {', '.join(absent or KEYS)}",
+                      wanted="rows with every key of the view", remedy="leave it out of features.views")  # fmt: skip
     missing = sorted(set(columns) - set(names))
     if missing:
         known = ", ".join(sorted(set(names) - _NOT_VALUES))

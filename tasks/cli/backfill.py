@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tasks.report import Written
 
 
-def backfill(
+def backfill(  # noqa: PLR0917  # the command line's own options
     first: Annotated[str, typer.Option("--from", metavar="A", help="The first day.")],
     last: Annotated[str, typer.Option("--to", metavar="B", help="The last day, included.")],
     root: Root = DEFAULT_ROOT,

@@ -73,7 +73,9 @@ def clean_stdout(*, wanted: bool) -> Iterator[TextIO]:
         return
     sys.stdout = sys.stderr
     try:
-        if stdout is not sys.__stdout__:  # somebody captures it: there is no descriptor behind
+        if (
+            sys.__stdout__ is None or stdout is not sys.__stdout__
+        ):  # somebody captures it: there is no descriptor behind
             yield stdout
             return
         stdout.flush()

@@ -18,7 +18,9 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def history(
-    at: Annotated[str | None, typer.Option("--at", metavar="T", help="An ISO time, as in 2026-03-02T00:00:00Z.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="T", help="An ISO time, as in 2026-03-02T00:00:00Z.")
+    ] = None,
     root: Root = DEFAULT_ROOT,
     spec: SpecName = "",
     changes: Changes = None,

@@ -81,7 +81,8 @@ def _called(arguments: Sequence[str], *, as_json: bool, stdout: TextIO) -> int:
 
 def _explained(error: Exception, arguments: Sequence[str]) -> tuple[dict[str, str], int]:
     if isinstance(error, SameworldError):
-        return error.as_record(), error.exit_code
+        parts = error.as_record()
+        return {**parts, "remedy": parts["remedy"] or _help(arguments)}, error.exit_code
     if isinstance(error, TyperException):
         return _usage(error, arguments), USAGE
     if isinstance(error, OSError) and error.errno in _NO_ROOM_OR_RIGHT:
@@ -90,6 +91,12 @@ def _explained(error: Exception, arguments: Sequence[str]) -> tuple[dict[str, st
     traceback.print_exception(error)
     what = f"this is a bug in sameworld: {type(error).__name__}: {error}"
     return _parts(what, "", "no crash", "please report it with the lines above"), BUG
+
+
+def _help(arguments: Sequence[str]) -> str:
+    """Name the help of the command that was asked for: where an error knows no remedy of its own."""
+    names = [command.name for command in app.registered_commands if command.name in arguments]
+    return " ".join(["sameworld", *names[:1], "--help"])
 
 
 def _usage(error: TyperException, arguments: Sequence[str]) -> dict[str, str]:

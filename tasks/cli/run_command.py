@@ -17,7 +17,7 @@ GREEN, YELLOW, RED = "green", "yellow", "red"
 COLOURS = {"PROMOTE": GREEN, "HOLD": YELLOW, "REJECT": RED, "ROLLBACK": RED}
 
 
-def run(
+def run(  # noqa: PLR0917  # the command line's own options
     day: Annotated[str, typer.Option("--day", metavar="D", help="The UTC day; the cutoff is its end.")],
     only: Annotated[
         str | None, typer.Option("--only", metavar="STEP", help="This step and what it needs, no other.")

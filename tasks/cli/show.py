@@ -125,6 +125,8 @@ def _metrics(metrics: Mapping[str, Any]) -> list[object]:
     from sameworld.page.words import cannot
 
     known = {name: one for name, one in metrics.items() if cannot(one) is None}
-    rows = [(name, *(estimate(name, who) for who in (one, one["popular"], one["logged"]))) for name, one in known.items()]
+    rows = [
+        (name, *(estimate(name, who) for who in (one, one["popular"], one["logged"]))) for name, one in known.items()
+    ]
     absent = [f"  {name}: cannot: {cannot(one)}" for name, one in metrics.items() if name not in known]
     return [table(("metric", "model", "most popular", "logged order"), rows), *absent]

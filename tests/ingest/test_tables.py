@@ -291,3 +291,9 @@ def _renamed(lists: pa.Array, kind: pa.DataType) -> pa.Array:
     ids = pa.StringArray.from_buffers(len(inner), *inner.field(0).buffers()[1:])
     structs = pa.StructArray.from_arrays([ids, inner.field(1)], fields=list(kind.value_type))
     return pa.ListArray.from_arrays(lists.offsets, structs)
+
+
+def test_fault_04_a_file_without_any_column_blocks_the_day(tmp_path: Path) -> None:
+    write_day(tmp_path / "drop", 1, outcomes=pa.table({}))
+    with pytest.raises(Blocked, match=re.escape("outcomes/part-0.parquet lacks column 'request_id' (string)")):
+        take_in(tmp_path / "drop", 1)

@@ -123,3 +123,10 @@ def sums(rows_in: int, *, duplicates: int = 0, conflicts: int = 0, **quarantined
     kept = rows_in - duplicates - conflicts - sum(quarantined.values())
     return {"rows_in": rows_in, "kept": kept, "duplicates": duplicates, "conflicts": conflicts,
             "quarantined": quarantined}  # fmt: skip
+
+
+def change_price(drop: Path, day: int) -> None:
+    """Rewrite a day's impressions with another price."""
+    [file] = (drop / f"day=2026-03-{day:02d}" / "impressions").iterdir()
+    rows = pq.ParquetFile(file).read().to_pylist()
+    pq.write_table(table_of([row | {"x_price": 99.0} for row in rows]), file)

@@ -1,0 +1,58 @@
+"""Examination by position, from whichever propensities a log has."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from sameworld.maths.position import examination_all_pairs, examination_from_propensities
+from sameworld.models.logging_policy import knows_policy, logged_policy
+from sameworld.models.scored_rows import user_codes
+from sameworld.records import Estimate, Refused
+from sameworld.store.log import Log
+
+MOST_REQUESTS = 20_000  # enough for intervals of a few percent; more only costs time
+
+
+def estimate_examination(log: Log, closed: pl.DataFrame, *, seed: int) -> list[Estimate]:
+    """Return theta by position, the first 1, with intervals by user.
+
+    closed : examples whose labels have closed: request_id, item_id, position, gain, and where known user_id, propensity
+
+    Where requests logged their candidates with scores, tau and epsilon, an evenly spaced sample of them gives exact
+    marginals and all pairs of positions are compared; else the logged propensities are used as they are. Refused in
+    words where neither is there, where nothing was ever swapped, and where all was shown at position 1.
+    """
+    if not len(closed) or closed["position"].max() == 1:
+        raise Refused(what="examination has no positions to compare", got="position 1 only", wanted="lists")
+    rows = closed.with_columns(_user=pl.Series(user_codes(closed)), _clicked=pl.col("gain") > 0)
+    requests = _known_policies(log, rows)
+    if len(requests):
+        return _from_marginals(requests, rows, seed)
+    if "propensity" not in rows.columns or rows["propensity"].is_null().all():
+        raise Refused(
+            what="examination cannot be told from relevance",
+            got="a log without propensities",
+            wanted="propensities, or candidates with scores, tau and epsilon",
+        )
+    rows = rows.filter(pl.col("propensity").is_not_null())
+    columns = (rows[name].to_numpy() for name in ("position", "_clicked", "propensity"))
+    return examination_from_propensities(*columns, user_codes=rows["_user"].to_numpy(), seed=seed)
+
+
+def _known_policies(log: Log, rows: pl.DataFrame) -> pl.DataFrame:
+    wanted = rows.select("request_id").unique(maintain_order=True)
+    if not log.has("requests"):
+        return wanted.clear()
+    known = knows_policy(log.table("requests")).join(wanted.lazy(), on="request_id", how="semi", maintain_order="left")
+    requests = known.collect(engine="streaming")
+    return requests.gather_every(max(1, -(-len(requests) // MOST_REQUESTS)))
+
+
+def _from_marginals(requests: pl.DataFrame, rows: pl.DataFrame, seed: int) -> list[Estimate]:
+    sampled = rows.join(requests.select("request_id"), on="request_id", how="semi", maintain_order="left")
+    marginals = logged_policy(requests, sampled, positions=int(sampled["position"].to_numpy().max())).marginals
+    usable = np.isfinite(marginals).all(axis=1)
+    sampled = sampled.filter(pl.Series(usable))
+    columns = (sampled[name].to_numpy() for name in ("position", "_clicked"))
+    return examination_all_pairs(*columns, marginals[usable], user_codes=sampled["_user"].to_numpy(), seed=seed)
