@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -114,6 +115,10 @@ class EvaluateSpec(Section):
     max_slices: Annotated[int, Field(ge=1)] = 8
 
 
+DECIDING = ("mrr", "normalised_entropy", "auc", "ece")
+GUARDED = (*DECIDING, "calibration_ratio", "coverage", "exposure_gini")
+
+
 class DecideSpec(Section):
     """The rules of promotion."""
 
@@ -121,6 +126,13 @@ class DecideSpec(Section):
     margin: Annotated[float, Field(ge=0.0)] = 0.002
     guardrails: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {"calibration_ratio": [0.9, 1.1]}
     stage: Literal["champion", "challenger"] = "champion"
+
+    @model_validator(mode="after")
+    def _metrics_are_known(self) -> DecideSpec:
+        for name, known in [(self.metric, DECIDING), *((name, GUARDED) for name in self.guardrails)]:
+            if name not in known and not re.fullmatch(r"ndcg@[1-9]\d*", name):
+                raise ValueError(f"{name!r} is no metric to decide by; wanted ndcg@K or one of: {', '.join(known)}")
+        return self
 
 
 class EngineSpec(Section):
@@ -168,8 +180,9 @@ class Spec(Section):
         return {key: _lookup(tree, key) for key in sorted(keys)}
 
     def digest(self) -> str:
-        """Return the SHA-256 of the whole spec."""
-        return hashlib.sha256(json.dumps(self.tree(), sort_keys=True).encode()).hexdigest()
+        """Return the SHA-256 of all of the spec that can change an answer: everything but the engine."""
+        tree = {name: section for name, section in self.tree().items() if name != "engine"}
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def load_spec(path: Path, *, changes: Iterable[str] = (), known: Mapping[str, Path] | None = None) -> Spec:
@@ -196,7 +209,8 @@ def _read_with_bases(path: Path, known: Mapping[str, Path], seen: tuple[Path, ..
     beside = path.parent / f"{base}.toml"
     below = beside if beside.exists() and beside != path else known.get(str(base))
     if below is None and beside == path:
-        raise Refused(what="a spec's bases go in a circle", got=f"{path.name} -> {path.name}", wanted="a base that ends")
+        chain = f"{path.name} -> {path.name}"
+        raise Refused(what="a spec's bases go in a circle", got=chain, wanted="a base that ends")
     if below is None:
         names = sorted({*known, *(p.stem for p in path.parent.glob("*.toml"))})
         raise Refused(what=f"no base spec {base!r}", got=str(path), wanted=_nearest(str(base), names))

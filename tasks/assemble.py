@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,13 +33,13 @@ def run(work: Work, *, log: Artifact, labels: Artifact, delay: Artifact) -> None
     names = chosen(served, include=features.include, exclude=features.exclude)
     columns = feature_columns(view, "impressions", served=names, views=features.views)
     examples = _side_by_side(labels, rows, view, columns, work.now)
-    kinds = _kinds(examples, columns)
+    kinds = _kinds(examples, columns, features.categories)
     if not kinds:
         work.record = Cannot("the log has no features: no x_* column and no view is chosen").as_record()
         return
     work.write("examples", examples)
     work.rows = int(labels.record["rows"])
-    work.record = {**_counts(work, examples), "features": kinds, "splits": _splits(work, since, delay)}
+    work.record = {**_counts(work, columns.served), "features": kinds, "splits": _splits(work, since, delay)}
 
 
 def _side_by_side(
@@ -61,15 +62,18 @@ def _side_by_side(
     return ordered.with_columns(request=pl.col("request_id").rle_id())
 
 
-def _kinds(examples: pl.LazyFrame, columns: FeatureColumns) -> dict[str, Kind]:
+def _kinds(examples: pl.LazyFrame, columns: FeatureColumns, categories: Sequence[str]) -> dict[str, Kind]:
+    """Return how each feature is read; what the spec names as a category is one, whatever its type."""
     schema = examples.collect_schema()
-    return {name: kind_of(schema[name]) for name in columns.names if schema[name] != pl.Null}
+    named = set(chosen(columns.names, include=categories, exclude=[]))
+    present = (name for name in columns.names if schema[name] != pl.Null)
+    return {name: "category" if name in named else kind_of(schema[name]) for name in present}
 
 
-def _counts(work: Work, examples: pl.LazyFrame) -> dict[str, Any]:
+def _counts(work: Work, served_names: Sequence[str]) -> dict[str, Any]:
     table = pl.scan_parquet(work.folder / "examples.parquet")
-    names = [name for name in examples.collect_schema().names() if name.startswith("x_")]
-    served = pl.any_horizontal(pl.col(name).is_not_null() for name in names) if names else pl.lit(False)
+    names = [name for name in table.collect_schema().names() if name.startswith("x_")]
+    served = pl.any_horizontal(pl.col(name).is_not_null() for name in served_names) if served_names else pl.lit(False)
     found = table.select(
         rows=pl.len(),
         requests=pl.col("request").n_unique(),

@@ -14,6 +14,10 @@ from sameworld.records import Refused
 from sameworld.store.artifacts import Artifact, fingerprint_of
 from sameworld.store.step import Work, step
 
+# Worth of the uncorrected model, itself fitted by likelihood: in 12 worlds of known truth it was off by 7 % (root mean
+# square), and by 15 % once corrected by a held-out day of some 110 positives. 1 / 0.07² is about 200.
+PRIOR_POSITIVES = 200
+
 
 @step(reads=("label", "features", "train", "evaluate.at", "backtest", "source.kind"))
 def run(work: Work, *, models: Artifact, examples: Artifact, delay: Artifact) -> None:
@@ -60,11 +64,13 @@ def run(work: Work, *, models: Artifact, examples: Artifact, delay: Artifact) ->
 
 
 def _calibrator(held_out: pl.DataFrame) -> tuple[PlattCalibrator, dict[str, Any]]:
+    """Fit the correction and shrink it towards none: a day of few positives tells of that day, not of the model."""
     y = held_out["target"].to_numpy().astype(np.float64)
     counts = {"rows": len(y), "positives": int(y.sum())}
+    trust = counts["positives"] / (counts["positives"] + PRIOR_POSITIVES)
     try:
         fitted = fit_platt(held_out["logit"].to_numpy(), y, exposure=held_out["exposure"].to_numpy())
-        return fitted, counts
+        return PlattCalibrator(1.0 + trust * (fitted.slope - 1.0), trust * fitted.intercept), counts
     except Refused as refusal:
         # Without positives later than training there is nothing to correct by; the model's own logits stand.
         return PlattCalibrator(slope=1.0, intercept=0.0), {**counts, "uncalibrated": str(refusal)}

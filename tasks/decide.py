@@ -14,7 +14,7 @@ from sameworld.models.bundle import STEP as BUNDLE_STEP
 from sameworld.models.bundle import Bundle, load_bundle
 from sameworld.models.decision import Evidence, decide
 from sameworld.models.judging import Judged, metric_replicates
-from sameworld.models.scored_rows import judged_rows
+from sameworld.models.scored_rows import judged_rows, popularity
 from sameworld.records import Cannot, Estimate, Refused
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Artifact, Store, fingerprint_of
@@ -127,7 +127,7 @@ def _against_baselines(evaluation: Artifact, delta: _Deltas, model: Bundle) -> d
     if delta.work.spec.decide.metric in ("normalised_entropy", "ece", "calibration_ratio"):
         base = np.full(len(judged.target), judged.target.mean())
         return {"the base rate": delta.to(judged.with_scores(base, base))}
-    orders = {"popular": model.items.of(table["item_id"].to_list())}
+    orders = {"popular": popularity(table, model)}
     if model.about["examination_known"]:
         orders["logged"] = -table["position"].cast(pl.Float64).to_numpy()
     return {name: delta.to(judged.with_scores(order)) for name, order in orders.items()}

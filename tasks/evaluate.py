@@ -15,7 +15,7 @@ from sameworld.models.bundle import Bundle, load_bundle
 from sameworld.models.judging import Judged, estimate_record, metric_names, metric_replicates
 from sameworld.models.logging_policy import knows_policy
 from sameworld.models.replay import Replay, replay
-from sameworld.models.scored_rows import judged_rows, user_codes
+from sameworld.models.scored_rows import judged_rows, popularity, user_codes
 from sameworld.records import Cannot, Refused
 from sameworld.store.artifacts import Artifact
 from sameworld.store.candidates import candidate_rows
@@ -55,7 +55,12 @@ def run(work: Work, *, log: Artifact, examples: Artifact, bundle: Artifact, look
         "metrics": _metrics(work, table, judged, model),
         "slices": _slices(work, table, judged, examples.record["features"]),
         "reliability": _reliability(judged),
-        "policy_value": {**_policy_value(work, log, table, model), "checks": _checks(work, log, examples)},
+        "policy_value": {
+            **_policy_value(work, log, table, model),
+            "from": look_back.record["from"],
+            "to": look_back.record["to"],
+            "checks": _checks(work, log, examples),
+        },
     }
 
 
@@ -77,7 +82,7 @@ def asked_at(work: Work) -> list[int]:
 def _metrics(work: Work, table: pl.DataFrame, judged: Judged, model: Bundle) -> dict[str, Any]:
     models = {
         "": judged,
-        "popular": judged.with_scores(model.items.of(table["item_id"].to_list())),
+        "popular": judged.with_scores(popularity(table, model)),
         "logged": judged.with_scores(-table["position"].to_numpy().astype(np.float64)),
     }
     found: dict[str, Any] = {}

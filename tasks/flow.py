@@ -21,7 +21,7 @@ class Handle(TypedDict):
     """What one step hands to the next, small and plain JSON: where it wrote, and whether it was there already."""
 
     uri: Any
-    reused: bool
+    reused: Any
 
 
 class Caller(Protocol):
@@ -100,5 +100,5 @@ def as_handle(made: Any) -> Handle:
     if isinstance(made, Made):
         return {"uri": made.uri, "reused": made.reused}
     if isinstance(made, list):
-        return {"uri": [one.uri for one in made], "reused": all(one.reused for one in made)}
+        return {"uri": [one.uri for one in made], "reused": [one.reused for one in made]}
     return {"uri": made, "reused": False}

@@ -63,7 +63,7 @@ def _days(drop: Drop, log: Days, moment: datetime) -> list[date]:
     days = [first + timedelta(days=number) for number in range(count)]
     missing = [day for day in days if day not in there and day not in log]
     if missing:
-        raise NotYet(what=f"day {missing[0]} of the drop is not there yet", got=f"{len(missing)} days without _SUCCESS",
+        raise NotYet(what=f"day {missing[0]} of the drop is not there yet", got=f"{len(missing)} without _SUCCESS",
                      wanted=f"every day from {first} to {days[-1]}",
                      remedy="run again once it has landed")  # fmt: skip
     return days

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,11 +43,13 @@ def run(
     handles: Mapping[str, Mapping[str, Any] | None],
     stopped: SameworldError | None = None,
     seconds: float = 0.0,
+    only: str | None = None,
 ) -> Written:
     """Gather what the steps found; a step that was not reached says so in each section that it would have filled.
 
     handles : by the flow's step names (``backtest.label`` for those of the back-test), None where not reached
     stopped : the error that stopped the flow, if one did
+    only : the one step that was wanted; its answer lies beside the run's whole report, never in its place
     """
     made = _Made(store, handles, stopped)
     name = run_name(cutoff, spec, made.artifact("resolve"))
@@ -71,8 +73,9 @@ def run(
     }
     text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
     page = render(report, plots=_plots(made, report))
-    at = write_page(store, name, "report.json", text.encode())
-    return Written(name, report, write_page(store, name, "report.html", page.encode()), at, stopped is not None)
+    stem = f"only-{only}" if only else "report"
+    at = write_page(store, name, f"{stem}.json", text.encode())
+    return Written(name, report, write_page(store, name, f"{stem}.html", page.encode()), at, stopped is not None)
 
 
 class _Made:
@@ -98,10 +101,11 @@ class _Made:
         found = []
         for name, handle in self.handles.items():
             uris = handle["uri"] if handle else None
-            for uri in uris if isinstance(uris, list) else [uris]:
+            flags = handle["reused"] if handle else False
+            several = uris if isinstance(uris, list) else [uris]
+            for uri, reused in zip(several, flags if isinstance(flags, list) else [flags], strict=False):
                 if isinstance(uri, str):
-                    artifact = self.store.open(uri)
-                    found.append(_step(name, artifact, reused=bool(handle and handle["reused"])))
+                    found.append(_step(name, self.store.open(uri), reused=reused))
         return found
 
 
@@ -127,8 +131,14 @@ def _about(name: str, spec: Spec, cutoff: datetime, made: _Made, seconds: float)
         "spec": spec.tree(),
         "fingerprint": fingerprint_of(steps),
         "seconds": round(seconds, 3),
-        "code_version": code_hash(FLOW)[:12],
+        "code_version": _code_version(made.handles),
     }
+
+
+def _code_version(names: Iterable[str]) -> str:
+    """Return twelve digits of the code of the flow and of all its steps."""
+    modules = {f"tasks.{name.removeprefix('backtest.').partition('.')[0]}" for name in names} | {FLOW}
+    return fingerprint_of(sorted(code_hash(module) for module in modules))[:12]
 
 
 def _delay(delay: Artifact) -> dict[str, Any]:
@@ -232,6 +242,7 @@ def _plots(made: _Made, report: dict[str, Any]) -> dict[str, Any]:
         "propensity_histogram": value.get("propensities") or Cannot(value.get("cannot", "none logged")).as_record(),
         "null_rates": made.section("assemble", _null_rates),
         "labels_by_day": made.section("label", lambda one: one.record["by_day"]),
+        "ignored_columns": made.section("resolve", _ignored),
         "findings": [
             {"suite": gate["suite"], "level": finding["level"], "sentence": finding["sentence"]}
             for gate in report["gates"]
@@ -250,6 +261,10 @@ def _drawn_curves(delay: Artifact) -> Any:
         for segment, curve in sorted(by_segment.items())
         if "cannot" not in curve
     ]
+
+
+def _ignored(log: Artifact) -> list[str]:
+    return [f"{table}.{column}" for table, columns in sorted(log.record["ignored"].items()) for column in columns]
 
 
 def _null_rates(examples: Artifact) -> dict[str, Any]:

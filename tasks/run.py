@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 from sameworld.records import Blocked, Refused
@@ -90,6 +90,8 @@ def run_day(
 
     progress : called with the step's key, its number and how many there are, before each step
     """
+    if spec.engine.kind != "local":
+        raise Refused(what="this engine is not there yet", got=f"engine.kind = {spec.engine.kind!r}", wanted="'local'")
     started, cutoff = time.perf_counter(), day_end(day)
     plan = planned(time_text(cutoff))
     calls = plan.only(only) if only else plan.calls
@@ -104,18 +106,9 @@ def run_day(
             stopped = blocked
             break
     seconds = time.perf_counter() - started
-    return _written(store, spec, cutoff, handles, stopped, seconds)
-
-
-def _written(  # noqa: PLR0917
-    store: Store,
-    spec: Spec,
-    cutoff: datetime,
-    handles: Mapping[str, Handle | None],
-    stopped: Blocked | None,
-    seconds: float,
-) -> Written:
-    return report.run(store=store, spec=spec, cutoff=cutoff, handles=handles, stopped=stopped, seconds=seconds)
+    return report.run(
+        store=store, spec=spec, cutoff=cutoff, handles=handles, stopped=stopped, seconds=seconds, only=only
+    )
 
 
 def _perform(call: Call, handles: Mapping[str, Handle | None], store: Store, spec: Spec, *, redeliver: bool) -> Handle:

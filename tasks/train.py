@@ -155,7 +155,6 @@ class _Trainer:
         """Fit both models; ``rounds`` bounds the probability model's and the ranker's."""
         train, ranker = self.work.spec.train, None
         shared: dict[str, Any] = {
-            "settings": self.settings(),
             "patience": train.early_stopping_rounds,
             "categories": self.categories,
         }

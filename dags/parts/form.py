@@ -78,8 +78,11 @@ def cutoff_of(params: Mapping[str, Any], dag_run: Any = None, data_interval_star
 
 
 def opened(params: Mapping[str, Any]) -> tuple[Store, Spec]:
-    """Open the root and read the spec that a run's params name."""
-    from sameworld.store.artifacts import Store
-    from tasks.cli.specs import find_spec
+    """Read the spec that a run's params name, and open the root."""
+    from tasks.cli.specs import find_spec, use_threads
 
-    return Store(params["root"]), find_spec(params["spec"], params["set"])
+    spec = find_spec(params["spec"], params["set"])
+    use_threads(spec)
+    from sameworld.store.artifacts import Store
+
+    return Store(params["root"]), spec

@@ -46,6 +46,8 @@ class Replicates:
     def estimates(self) -> tuple[Estimate, ...]:
         """Return one estimate a column: the value with the 2.5 and 97.5 percentiles of its defined draws.
 
+        Where resampling itself moves a statistic (fewer distinct items lower a coverage, repeated rows raise an ECE) the
+        percentiles can leave the value out; the interval is then widened to it.
         Raises Refused when the value is undefined, or when fewer than half of the draws are defined.
         """
         return tuple(_estimate(value, draws) for value, draws in zip(self.value, self.draws.T, strict=True))
@@ -61,7 +63,7 @@ def _estimate(value: float, draws: FloatArray) -> Estimate:
             remedy="take more days or a larger slice",
         )
     low, high = np.percentile(defined, [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), float(min(low, value)), float(max(high, value)))
 
 
 def effective_sample_size(weight: FloatArray) -> float:

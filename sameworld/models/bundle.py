@@ -77,7 +77,7 @@ def load_bundle(artifact: Artifact) -> Bundle:
     if artifact.step != STEP or artifact.cannot is not None:
         why = artifact.cannot.reason if artifact.cannot else f"an artifact of step {artifact.step!r}"
         raise Refused(what="this is no model bundle", got=why, wanted="the model.bundle of a report")
-    about = json.loads(artifact.path(ABOUT).read_bytes())
+    about = _about(artifact.path(ABOUT))
     ranker = _booster(artifact.path(RANKER)) if RANKER in artifact.files else None
     probability = _booster(artifact.path(PROBABILITY))
     features = tuple(Feature.from_record(record) for record in about["features"])
@@ -115,13 +115,21 @@ def version_name(cutoff: str, text: str) -> str:
     return f"{cutoff[:10].replace('-', '')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _unreadable(path.name, f"{error}", "JSON") from None
+    return about
+
+
 def _booster(path: Path) -> lgb.Booster:
     """Load a model from text; what does not begin as LightGBM's text is not handed to LightGBM at all."""
     content = path.read_bytes()
     try:
         if not content.startswith(b"tree\n"):
             raise ValueError("other content")
-        return lgb.Booster(model_str=content.decode("utf-8"), params={"verbosity": -1})
+        return lgb.Booster(model_str=content.decode("utf-8"))
     except (ValueError, lgb.basic.LightGBMError) as error:
         raise _unreadable(path.name, f"{error}", "LightGBM's text") from None
 

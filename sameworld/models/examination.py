@@ -36,8 +36,10 @@ def estimate_examination(log: Log, closed: pl.DataFrame, *, seed: int) -> list[E
             wanted="propensities, or candidates with scores, tau and epsilon",
         )
     rows = rows.filter(pl.col("propensity").is_not_null())
-    columns = (rows[name].to_numpy() for name in ("position", "_clicked", "propensity"))
-    return examination_from_propensities(*columns, user_codes=rows["_user"].to_numpy(), seed=seed)
+    position, clicked, propensity, user = (
+        rows[name].to_numpy() for name in ("position", "_clicked", "propensity", "_user")
+    )
+    return examination_from_propensities(position, clicked, propensity, user_codes=user, seed=seed)
 
 
 def _known_policies(log: Log, rows: pl.DataFrame) -> pl.DataFrame:
@@ -54,5 +56,5 @@ def _from_marginals(requests: pl.DataFrame, rows: pl.DataFrame, seed: int) -> li
     marginals = logged_policy(requests, sampled, positions=int(sampled["position"].to_numpy().max())).marginals
     usable = np.isfinite(marginals).all(axis=1)
     sampled = sampled.filter(pl.Series(usable))
-    columns = (sampled[name].to_numpy() for name in ("position", "_clicked"))
-    return examination_all_pairs(*columns, marginals[usable], user_codes=sampled["_user"].to_numpy(), seed=seed)
+    position, clicked, user = (sampled[name].to_numpy() for name in ("position", "_clicked", "_user"))
+    return examination_all_pairs(position, clicked, marginals[usable], user_codes=user, seed=seed)

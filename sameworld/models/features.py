@@ -61,13 +61,22 @@ def _is_text(dtype: pl.DataType) -> bool:
     return dtype in (pl.String, pl.Categorical, pl.Enum)
 
 
+def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return a category's values as text; a code is the same whether it comes as 3 or, beside nulls, as 3.0."""
+    column = pl.col(name)
+    if dtype.is_float():
+        whole = pl.when(column.is_finite() & (column == column.floor())).then(column.cast(pl.Int64, strict=False))
+        return pl.coalesce(whole.cast(pl.String), column.cast(pl.String)).alias(name)
+    return column.cast(pl.String)
+
+
 def learn_features(frame: pl.LazyFrame, kinds: Mapping[str, Kind]) -> tuple[Feature, ...]:
     """Learn the category levels of a training frame; features come back sorted by name."""
     features = []
     for name, kind in sorted(kinds.items()):
         levels: tuple[str, ...] = ()
         if kind == "category":
-            counts = frame.select(pl.col(name).cast(pl.String)).drop_nulls().group_by(name).len()
+            counts = frame.select(_as_text(name, frame.collect_schema()[name])).drop_nulls().group_by(name).len()
             top = counts.sort(["len", name], descending=[True, False]).head(MAX_LEVELS).collect(engine="streaming")
             levels = tuple(sorted(top[name].to_list()))
         features.append(Feature(name, kind, levels))
@@ -78,7 +87,7 @@ def feature_matrix(frame: pl.DataFrame, features: Sequence[Feature]) -> NDArray[
     """Return the matrix, shape (rows, features): codes for categories, NaN for what is missing or unknown.
 
     NaN, infinities and what exceeds a 32-bit float count as missing. A feature that the frame lacks altogether is
-    missing in every row. Text where a number was promised, or a fraction or a time where a category was, is refused.
+    missing in every row. Text where a number was promised, or a time or a list where a category was, is refused.
     """
     if not features:
         raise Refused(what="the model has no features", wanted="at least one x_* column that features.include matches")
@@ -96,10 +105,7 @@ def _column(frame: pl.DataFrame, feature: Feature) -> pl.Expr:
     column, dtype = pl.col(feature.name), frame.schema[feature.name]
     if frame[feature.name].null_count() == len(frame):  # of whatever type an exporter gave to nothing but nulls
         return _missing(feature)
-    if feature.kind == "category":
-        readable = _is_text(dtype) or dtype.is_integer() or dtype == pl.Boolean
-    else:
-        readable = dtype.is_numeric() or dtype == pl.Boolean
+    readable = dtype.is_numeric() or dtype == pl.Boolean or (feature.kind == "category" and _is_text(dtype))
     if not readable:
         raise Refused(
             what=f"feature {feature.name!r} cannot be read",
@@ -110,6 +116,7 @@ def _column(frame: pl.DataFrame, feature: Feature) -> pl.Expr:
     if feature.kind == "category":
         levels = pl.Series(feature.levels, dtype=pl.String)
         codes = pl.Series(range(len(levels)), dtype=pl.Float32)
-        return column.cast(pl.String).replace_strict(levels, codes, default=None, return_dtype=pl.Float32)
+        text = _as_text(feature.name, dtype)
+        return text.replace_strict(levels, codes, default=None, return_dtype=pl.Float32)
     number = column.cast(pl.Float32)
     return pl.when(number.is_finite()).then(number)

@@ -17,6 +17,8 @@ from sameworld.records import Cannot, Refused
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+# Coverage and exposure are of the items that stand in a request's first places; lists are rarely much longer.
+NOTICED = 5
 # Sorting metrics cost a pass over the rows for each replicate.
 MAX_SORTED_REPLICATES = 100
 LOWER_IS_BETTER = ("normalised_entropy", "ece", "exposure_gini")
@@ -77,7 +79,7 @@ def metric_replicates(name: str, judged: Judged, *, seed: int, replicates: int) 
         return Cannot("the log has no lists: each request shows one item")
     draw = {"seed": seed, "replicates": replicates}
     try:
-        return _METRICS[family](judged, int(k or 10), draw)
+        return _METRICS[family](judged, int(k or NOTICED), draw)
     except Refused as refusal:
         return Cannot(str(refusal))
 

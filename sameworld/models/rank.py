@@ -34,7 +34,7 @@ def rank(candidates: pl.DataFrame, bundle: Bundle, exploration: Exploration | No
 
     candidates : frame with request_id, item_id and the bundle's features (a missing one reads as null)
     adds score (orders within a request), probability (of the target within the window, if shown at position 1),
-    XX Refused for missing id columns, null ids and repeated candidates.
+    Raises Refused for missing id columns, null ids and repeated candidates.
     """
     _check_ids(candidates)
     numbered = candidates.with_row_index("_row").with_columns(

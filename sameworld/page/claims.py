@@ -24,11 +24,26 @@ def _better(report: Mapping[str, Any]) -> dict[str, str]:
     delta = view.deltas(report).get(metric)
     if not words.is_estimate(delta):
         reason = words.cannot(report.get("comparison")) or words.cannot(delta) or "no comparison in this report"
-        return _answer(question, "Cannot say", reason, anchor="better")
+        return _better_than_baselines(report, question, metric, reason)
     tone, verdict = view.better(metric, delta)
     value, interval = words.interval(metric, view.mapping(delta), signed=True)
     counted = view.rows_of(delta, report.get("comparison"))
     detail = f"{verdict}: {words.humanise(metric)} minus that of {view.champion(report)}, {counted}"
+    return _answer(question, value, detail, anchor="better", tone=tone, interval=interval)
+
+
+def _better_than_baselines(report: Mapping[str, Any], question: str, metric: str, reason: str) -> dict[str, str]:
+    """Answer by the nearest of the simple baselines where there is no champion to compare with."""
+    deltas = view.mapping(view.mapping(report.get("decision")).get("deltas"))
+    known = {name: delta for name, delta in sorted(deltas.items()) if words.is_estimate(delta)}
+    if not known:
+        return _answer(question, "Cannot say", reason, anchor="better")
+    side = words.direction(metric) or 1
+    nearest = min(known, key=lambda name: side * known[name]["value"])
+    tone, verdict = view.better(metric, known[nearest])
+    value, interval = words.interval(metric, known[nearest], signed=True)
+    counted = view.rows_of(known[nearest], report.get("evaluated"))
+    detail = f"{verdict}: {words.humanise(metric)} minus that of {nearest}, {counted}; against a champion: {reason}"
     return _answer(question, value, detail, anchor="better", tone=tone, interval=interval)
 
 

@@ -20,7 +20,7 @@ def closure(module: str) -> tuple[str, ...]:
     """Return the names of ``module`` and all of our modules that it reaches by import, sorted.
 
     >>> closure("sameworld.records")
-    ('sameworld.records',)
+    ('sameworld', 'sameworld.records')
     """
     found: set[str] = set()
     waiting = [module]
@@ -28,7 +28,8 @@ def closure(module: str) -> tuple[str, ...]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _imports(name)
+            # Importing a module runs the packages above it.
+            waiting += [*_imports(name), *([name.rpartition(".")[0]] if "." in name else [])]
     return tuple(sorted(found))
 
 

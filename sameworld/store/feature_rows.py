@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 import polars as pl
 
+from sameworld.records import Refused
 from sameworld.store.log import Log
 from sameworld.store.times import parse_day
 from sameworld.store.views import feature_name, join_view, views_named
@@ -39,7 +40,12 @@ def feature_columns(
     """Find out where each feature of a table's rows comes from.
 
     served : the chosen names; those that the table never carries count as absent
+    Two views that give the same feature are refused: which of them counts would be left to their names.
     """
+    given = sorted(feature_name(column) for names in views.values() for column in names)
+    if twice := sorted({name for name in given if given.count(name) > 1}):
+        raise Refused(what="a feature comes from two columns of the views", got=", ".join(twice), wanted="one of them",
+                      remedy="choose one in features.views")  # fmt: skip
     schemas = {
         parse_day(day.record["day"]): set(day.scan(table).collect_schema().names())
         for day in log.days

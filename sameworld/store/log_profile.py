@@ -236,7 +236,8 @@ def _requests_of(view: Log, *, settled_before: datetime) -> Row:
             shown_at=pl.col("shown_at").min(),
         )
     )
-    gap = (pl.col("first") != 1) | (pl.col("last") != pl.col("rows"))
+    # A log without lists gives each row its place on the page: nothing is missing above it.
+    gap = ((pl.col("first") != 1) | (pl.col("last") != pl.col("rows"))) & (pl.col("rows").max() > 1)
     counted = by_request.select(
         requests=pl.len(),
         log_rows=pl.col("rows").sum(),

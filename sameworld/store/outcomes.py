@@ -27,7 +27,7 @@ def impressions_shown(log: Log, *, since: datetime, before: datetime) -> pl.Lazy
 
     Steps that place columns of the same impressions side by side rely on this order being the same in each.
     """
-    days = (since.date(), before.date() + timedelta(days=3660))  # nothing arrives before it was shown
+    days = (since.date(), before.date())  # nothing arrives before it was shown
     frame = log.table("impressions", arrival_days=days)
     shown = pl.col("shown_at")
     return frame.filter(shown >= since, shown < before, pl.col("arrived_at") < before)

@@ -70,7 +70,7 @@ def promote(store: Store, wanted: Promotion) -> Promotion:
                 what=f"a promotion moves forward in cutoff only ({wanted.stage})",
                 got=wanted.cutoff,
                 wanted=f"a cutoff after {holder.cutoff} ({holder.version})",
-                remedy="to go back on purpose: sameworld rollback VERSION",
+                remedy="a backfill of an old day never takes production back",
             )
         number = events[-1].number + 1 if events else 1
         record = replace(wanted, number=number, previous=holder.version if holder else None)

@@ -89,9 +89,7 @@ class S3Blobs:
             body: IO[bytes] = self._s3.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
             return body
         except self._s3.exceptions.NoSuchKey:
-            raise Refused(
-                what="a file of an artifact is gone", got=key, wanted="the file its manifest names"
-            ) from None
+            raise Refused(what="a file of an artifact is gone", got=key, wanted="the file its manifest names") from None
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{safe_key(key)}" if self.prefix else safe_key(key)
@@ -139,7 +137,7 @@ def s3_client() -> Any:
     import boto3
     from botocore.config import Config
 
-    config = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60)
+    config = Config(retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60)
     try:
         return boto3.client("s3", config=config)
     except ValueError:  # botocore says so of an endpoint that is no URL, and repeats it with whatever it holds

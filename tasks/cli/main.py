@@ -95,7 +95,7 @@ def _explained(error: Exception, arguments: Sequence[str]) -> tuple[dict[str, st
 
 def _help(arguments: Sequence[str]) -> str:
     """Name the help of the command that was asked for: where an error knows no remedy of its own."""
-    names = [command.name for command in app.registered_commands if command.name in arguments]
+    names = [str(command.name) for command in app.registered_commands if command.name in arguments]
     return " ".join(["sameworld", *names[:1], "--help"])
 
 

@@ -92,7 +92,7 @@ def _write(target: Path, frame: pl.LazyFrame, bundle: Bundle, views: ViewJoin, e
             part = aside.with_name(f"{aside.name}-{number}")
             parts.append(part)
             read = columns.slice(first, rows)
-            added = _scored(read, bundle, views, _drawn(explored, number))
+            added = _scored(read, bundle, views, explored)
             frame.slice(first, rows).collect(engine="streaming").with_columns(added).write_parquet(part)
         pl.scan_parquet(parts, glob=False).sink_parquet(aside) if len(parts) > 1 else parts[0].rename(aside)
         aside.replace(target)
@@ -108,18 +108,6 @@ def _scored(rows: pl.LazyFrame, bundle: Bundle, views: ViewJoin, explored: Explo
 
     ranked = rank(views.add(rows, parse_time(bundle.cutoff)).collect(engine="streaming"), bundle, explored)
     return [ranked[name] for name in ADDED if name in ranked.columns]
-
-
-def _drawn(explored: Exploration | None, batch: int) -> Exploration | None:
-    """Return the exploration with a batch's own seed; the first has the seed that was asked for."""
-    import numpy as np
-
-    if explored is None or batch == 0:
-        return explored
-    from dataclasses import replace
-
-    word = np.random.SeedSequence([explored.seed & (2**64 - 1), batch]).generate_state(1, np.uint64)[0]
-    return replace(explored, seed=int(word >> np.uint64(1)))
 
 
 def _exploration(tau: float | None, epsilon: float | None, seed: int | None) -> Exploration | None:

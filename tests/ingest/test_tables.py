@@ -23,6 +23,9 @@ from worlds.dirt import (
 )
 
 from sameworld.records import Blocked, Refused
+from sameworld.sources.drop import DropFile
+from sameworld.sources.page_checks import verify_pages
+from sameworld.sources.tables import read_table
 
 US = 1_772_361_000_123_456  # March 1 2026, 10:30:00.123456 UTC
 
@@ -297,3 +300,43 @@ def test_fault_04_a_file_without_any_column_blocks_the_day(tmp_path: Path) -> No
     write_day(tmp_path / "drop", 1, outcomes=pa.table({}))
     with pytest.raises(Blocked, match=re.escape("outcomes/part-0.parquet lacks column 'request_id' (string)")):
         take_in(tmp_path / "drop", 1)
+
+
+def test_fault_02_a_flipped_bit_in_the_footer_gives_a_typed_error_or_a_table(tmp_path: Path) -> None:
+    content, footer = _with_footer(tmp_path / "good.parquet", write_page_checksum=False)
+    outcomes = {_opening(_flipped(content, at), tmp_path / "bad.parquet") for at in footer[::13]}
+    assert {"a table", "Blocked"} <= outcomes <= {"a table", "Blocked", "Refused"}
+
+
+def test_fault_02_no_flipped_bit_of_a_checksummed_files_footer_ends_the_process(tmp_path: Path) -> None:
+    content, footer = _with_footer(tmp_path / "good.parquet", write_page_checksum=True)
+    assert {_verifying(_flipped(content, at), tmp_path / "bad.parquet") for at in footer} == {"sound", "damaged"}
+
+
+def _with_footer(file: Path, *, write_page_checksum: bool) -> tuple[bytes, range]:
+    """Write a file; return its bytes and the places of its footer."""
+    pq.write_table(table_of([impression()]), file, write_page_checksum=write_page_checksum)
+    content = file.read_bytes()
+    return content, range(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content))
+
+
+def _flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def _opening(content: bytes, file: Path) -> str:
+    file.write_bytes(content)
+    try:
+        read_table("impressions", [DropFile("part-0.parquet", "", lambda: file)])
+    except (Blocked, Refused) as error:
+        return type(error).__name__
+    return "a table"
+
+
+def _verifying(content: bytes, file: Path) -> str:
+    file.write_bytes(content)
+    try:
+        verify_pages(file)
+    except (OSError, ValueError, pa.ArrowException):
+        return "damaged"
+    return "sound"

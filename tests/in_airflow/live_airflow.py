@@ -55,8 +55,9 @@ def settings(home: Path, port: int) -> dict[str, str]:
 
 def environment(home: Path, port: int) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    ours = {"AIRFLOW_HOME": str(home), "SAMEWORLD_ROOT": str(home / "unused"), "PYTHONPATH": str(PROJECT)}
-    return {**inherited, **ours, **settings(home, port)}
+    ours = {"AIRFLOW_HOME": home, "SAMEWORLD_ROOT": home / "root", "SAMEWORLD_CACHE": home / "cache",
+            "PYTHONPATH": PROJECT}  # fmt: skip
+    return {**inherited, **{name: str(value) for name, value in ours.items()}, **settings(home, port)}
 
 
 def free_port() -> int:
@@ -138,15 +139,20 @@ class Airflow:
         ]
         return found
 
+    def runs(self, dag: str, run_type: str) -> list[str]:
+        """Return the ids of a DAG's runs of one type, oldest first."""
+        found = self.ask("GET", f"/api/v2/dags/{dag}/dagRuns?run_type={run_type}&order_by=run_after")["dag_runs"]
+        return [one["dag_run_id"] for one in found]
+
     def task_states(self, dag: str, run: str) -> dict[str, str]:
         return {one["task_id"]: one["state"] for one in self.tasks(dag, run)}
 
     def xcom(self, dag: str, run: str, task: str, key: str = "return_value") -> Any:
-        """Return what a task left in XCom."""
-        entry = self.ask(
-            "GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/{key}?deserialize=true"
-        )
-        return entry["value"]
+        """Return what a task left in XCom, None if it left nothing."""
+        entries = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries"
+        if key not in {one["key"] for one in self.ask("GET", entries)["xcom_entries"]}:
+            return None
+        return self.ask("GET", f"{entries}/{key}?deserialize=true")["value"]
 
     def until(self, holds: Callable[[], bool], seconds: float, what: Callable[[], str] = lambda: "") -> None:
         """Wait until something holds; fail with the services' last words if it takes too long or one has died."""
@@ -164,7 +170,7 @@ class Airflow:
 
 @contextmanager
 def live_airflow(home: Path) -> Iterator[Airflow]:
-    """Start an Airflow in an empty folder and end all of it afterwards: TERM, wait, KILL."""
+    """Start an Airflow in a folder, its working directory too, and end all of it afterwards."""
     port = free_port()
     env, airflow = environment(home, port), Airflow(home, f"http://127.0.0.1:{port}")
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, cwd=home, check=True,

@@ -1,0 +1,106 @@
+"""The trainer against plain LightGBM on real data, across threads, and where there is nothing to fit."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import lightgbm as lgb
+import numpy as np
+import pytest
+from models import tiny
+
+from benchmarks import lambdarank_oracle as oracle
+from sameworld.maths.ranking import ndcg_by_request
+from sameworld.models.training import fit_probability, fit_ranker
+from sameworld.records import Refused
+
+
+def test_the_ranker_equals_plain_lightgbm_on_its_own_example():
+    train, test = oracle.example("train"), oracle.example("test")
+    ours = lgb.Booster(model_str=oracle.ours(train, oracle.SETTINGS, 100)).predict(test[0])
+    theirs = oracle.theirs(train, oracle.SETTINGS, 100).predict(test[0])
+    for k in (1, 3, 5):
+        mine, other = (oracle.ndcg(test, score, k) for score in (ours, theirs))
+        assert mine == pytest.approx(other, abs=1e-9)
+        assert mine > oracle.ndcg(test, np.zeros(len(ours)), k) + 0.1
+
+
+def test_ndcg_on_the_example_equals_what_lightgbm_itself_reports():
+    train, test, seen = oracle.example("train"), oracle.example("test"), {}
+    data = lgb.Dataset(train[0], train[1], group=train[2], params={"verbosity": -1})
+    held = lgb.Dataset(test[0], test[1], group=test[2], reference=data)
+    params = {**oracle.SETTINGS, **oracle.PLAIN, "metric": "ndcg", "eval_at": [1, 3, 5]}
+    booster = lgb.train(params, data, 20, valid_sets=[held], callbacks=[lgb.record_evaluation(seen)])
+    for k in (1, 3, 5):
+        reported = seen["valid_0"][f"ndcg@{k}"][-1]
+        assert oracle.ndcg(test, booster.predict(test[0]), k) == pytest.approx(reported, abs=1e-9)
+
+
+def text_hash(threads):
+    """Hash of a probability model and two rankers, with bagging, early stopping and position debiasing."""
+    settings = {**tiny.SETTINGS, "num_threads": threads, "bagging_fraction": 0.8, "bagging_freq": 1}
+    rows, stop, fit = tiny.rows(requests=1000), tiny.rows(seed=9), {**tiny.FIT, "settings": settings}
+    fitted = [fit_probability(rows, **{**fit, "stop": stop}), fit_ranker(rows, **{**fit, "stop": stop})]
+    fitted.append(fit_ranker(rows, **fit, debias_position=True))
+    return hashlib.sha256("".join(one.text for one in fitted).encode()).hexdigest()
+
+
+def text_hash_of_a_process(omp_threads):
+    tests = Path(__file__).parents[1]
+    environment = {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": omp_threads}
+    command = [sys.executable, "-c", "from models.test_training import text_hash; print(text_hash(0))"]
+    done = subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_fault_60_any_number_of_threads_gives_the_same_bytes():
+    assert len({text_hash(threads) for threads in (1, 2, 4)} | {text_hash_of_a_process("3")}) == 1
+
+
+def test_position_debiasing_changes_the_ranker():
+    rows = tiny.rows(theta=1.0 / np.arange(1, 9))
+    assert fit_ranker(rows, **tiny.FIT).text != fit_ranker(rows, **tiny.FIT, debias_position=True).text
+
+
+@pytest.mark.parametrize(("label", "got"), [(0.0, "negative rows only"), (1.0, "positive rows only")])
+def test_fault_13_one_class_of_label_is_refused_in_words(label, got):
+    rows = tiny.rows(requests=20)
+    with pytest.raises(Refused, match=re.escape(f"the probability model cannot be fitted: got {got}")):
+        fit_probability(replace(rows, target=np.full(len(rows.target), label)), **tiny.FIT)
+
+
+def test_a_held_out_period_ends_the_fitting_and_the_text_keeps_the_best_round_only():
+    rows = tiny.rows(requests=60)
+    fitted = fit_probability(rows, **{**tiny.FIT, "stop": tiny.rows(seed=5), "max_rounds": 300})
+    assert 0 < fitted.rounds < 300
+    assert lgb.Booster(model_str=fitted.text).num_trees() == fitted.rounds
+
+
+def test_the_ranker_stops_on_gains_over_their_exposure_and_not_on_the_logged_order():
+    rows = tiny.rows(requests=800, theta=1.0 / np.arange(1, 9))
+    stop = tiny.rows(requests=400, seed=5, theta=1.0 / np.arange(1, 9))
+    fitted = fit_ranker(rows, **{**tiny.FIT, "stop": stop, "max_rounds": 60}, debias_position=True)
+    score = lgb.Booster(model_str=fitted.text).predict(stop.matrix)
+    request, relevance = np.repeat(np.arange(400), 8), tiny.truth(*stop.matrix.T)
+    assert fitted.rounds > 1
+    assert ndcg_by_request(request, score, relevance, 8)[0].mean() > 0.97
+
+
+def test_gains_count_as_they_are_and_not_as_powers_of_two():
+    rows = tiny.rows()
+    text = fit_ranker(rows, **tiny.FIT).text
+    assert "[label_gain: 0,1,5]" in text
+    doubled = fit_ranker(replace(rows, gain=2.0 * rows.gain), **tiny.FIT).text
+    assert hashlib.sha256(trees(text)).digest() == hashlib.sha256(trees(doubled)).digest()
+
+
+def trees(text):
+    return text.partition("\nparameters:")[0].encode()
+
+
+def test_the_text_names_nothing_of_the_machine():
+    assert "num_threads" not in tiny.texts()[0] + tiny.texts()[1]
