@@ -9,14 +9,16 @@ import difflib
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sameworld.mapped_table import MappedTables, keys_beside, with_sql_texts
 from sameworld.records import Refused
+from sameworld.spec_tree import merge, read_toml, set_key
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -30,13 +32,20 @@ class Section(BaseModel):
 
 
 class SourceSpec(Section):
-    """Where the log comes from."""
+    """Where the log comes from; ``tables`` maps files that are no contract's, of a drop only."""
 
     kind: Literal["drop", "open_bandit", "closed_loop"] = "drop"
     uri: str = ""
+    tables: MappedTables = {}
     campaign: str = ""
     max_skew_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     world: dict[str, float | int | str | list[float]] = {}
+
+    @model_validator(mode="after")
+    def _maps_a_drop(self) -> SourceSpec:
+        if self.tables and self.kind != "drop":
+            raise ValueError(f'kind = "drop": tables map its files, and a source of kind {self.kind!r} has its own')
+        return self
 
 
 class LabelSpec(Section):
@@ -194,15 +203,15 @@ def load_spec(path: Path, *, changes: Iterable[str] = (), known: Mapping[str, Pa
     """
     tree = _read_with_bases(path, known or {}, seen=())
     for change in changes:
-        _set(tree, change)
-    return Spec.parse(tree)
+        set_key(tree, change)
+    return Spec.parse(with_sql_texts(tree, path.parent))
 
 
 def _read_with_bases(path: Path, known: Mapping[str, Path], seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         chain = " -> ".join(p.name for p in (*seen, path))
         raise Refused(what="a spec's bases go in a circle", got=chain, wanted="a base that ends")
-    tree = read_toml(path)
+    tree = with_sql_texts(read_toml(path), path.parent)
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -215,51 +224,8 @@ def _read_with_bases(path: Path, known: Mapping[str, Path], seen: tuple[Path, ..
         names = sorted({*known, *(p.stem for p in path.parent.glob("*.toml"))})
         raise Refused(what=f"no base spec {base!r}", got=str(path), wanted=_nearest(str(base), names))
     result = _read_with_bases(below, known, (*seen, path))
-    _merge(result, tree)
+    merge(result, tree)
     return result
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse one TOML file; a syntax error names its line."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise Refused(what=f"{path} is not TOML", got=str(error), remedy="see experiments/baseline.toml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(what="cannot read a spec", got=f"{path}: {error}", wanted="a TOML file") from None
-
-
-def _set(tree: dict[str, Any], change: str) -> None:
-    key, equals, value = (part.strip() for part in change.partition("="))
-    names = key.split(".")
-    if not equals or not all(names):
-        raise Refused(what="--set cannot be read", got=change, wanted="key.path=value", remedy="--set train.days=30")
-    for name in names[:-1]:
-        below = tree.setdefault(name, {})
-        if not isinstance(below, dict):
-            raise Refused(what="--set goes below a value", got=change, wanted=f"a key; {name!r} is a value")
-        tree = below
-    tree[names[-1]] = _value(value)
-
-
-def _value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if list(parsed) == ["value"] else text
-
-
-# Tables of free keys (gains, views, guardrails) are values, not sections: a change replaces them whole.
-_VALUES = {"gains", "views", "guardrails"}
-
-
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(below.get(key), dict) and key not in _VALUES:
-            _merge(below[key], value)
-        else:
-            below[key] = value
 
 
 def _lookup(tree: Mapping[str, Any], key: str) -> Any:
@@ -291,9 +257,9 @@ def _nearest(name: str, names: list[str]) -> str:
 
 def _refusal(error: ValidationError) -> Refused:
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in fault["loc"]).removesuffix(".[key]")
     if fault["type"] == "extra_forbidden":
-        names = known_keys()
+        names = [*known_keys(), *keys_beside(key)]
         sections = sorted({name.split(".")[0] for name in names})
         return Refused(
             what="unknown spec key",
@@ -301,5 +267,5 @@ def _refusal(error: ValidationError) -> Refused:
             wanted=_nearest(key, names if "." in key else [*sections, *names]),
             remedy="every key is described in experiments/baseline.toml",
         )
-    got = "nothing" if fault["type"] == "missing" else repr(fault["input"])
+    got = "nothing" if fault["type"] == "missing" else shorten(repr(fault["input"]), 300)
     return Refused(what=f"spec key {key or 'spec'!r} cannot be used", got=got, wanted=fault["msg"])

@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
-from sameworld.records import Blocked, Refused
+from sameworld.records import Blocked, Refused, SameworldError
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Store
+from sameworld.store.runs import write_page
+from sameworld.store.step import scratch_folder
 from sameworld.store.times import day_end, time_text
 from tasks import report
-from tasks.flow import Handle, perform, retrain
+from tasks.flow import Handle, find_step, perform, retrain
 from tasks.report import Written
 
 
@@ -106,9 +108,30 @@ def run_day(
             stopped = blocked
             break
     seconds = time.perf_counter() - started
-    return report.run(
+    return finish(store, spec, cutoff, handles, stopped=stopped, seconds=seconds, only=only)
+
+
+def finish(
+    store: Store,
+    spec: Spec,
+    cutoff: datetime,
+    handles: Mapping[str, Handle | None],
+    *,
+    stopped: SameworldError | None,
+    seconds: float,
+    only: str | None = None,
+) -> Written:
+    """Write the report, and beside it Great Expectations' Data Docs of the checks that were made."""
+    written = report.run(
         store=store, spec=spec, cutoff=cutoff, handles=handles, stopped=stopped, seconds=seconds, only=only
     )
+    checks = [str(one["uri"]) for name, one in handles.items() if one and name.startswith("validate.")]
+    if checks and not only and store.blobs.get(f"runs/{written.run}/data_docs/index.html") is None:
+        with scratch_folder(store) as folder:
+            find_step("validate.write_data_docs")(store, checks, folder)
+            for page in sorted(path for path in folder.rglob("*") if path.is_file()):
+                write_page(store, written.run, f"data_docs/{page.relative_to(folder).as_posix()}", page.read_bytes())
+    return written
 
 
 def _perform(call: Call, handles: Mapping[str, Handle | None], store: Store, spec: Spec, *, redeliver: bool) -> Handle:

@@ -56,10 +56,8 @@ def written(
     """Write the report's page and its JSON twin, and return the page's URI."""
     with told(ti):
         from sameworld.store.times import parse_time
-        from tasks import report
+        from tasks.run import finish
 
         store, spec = opened(params)
         seconds = (datetime.now(tz=UTC) - dag_run.start_date).total_seconds()
-        return report.run(
-            store=store, spec=spec, cutoff=parse_time(cutoff), handles=handles, stopped=stopped, seconds=seconds
-        ).html
+        return finish(store, spec, parse_time(cutoff), handles, stopped=stopped, seconds=seconds).html

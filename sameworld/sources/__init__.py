@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sameworld.records import Refused
 from sameworld.sources.drop import Drop
+from sameworld.sources.made_once import make_once
 from sameworld.spec import SourceSpec
 from sameworld.store.artifacts import Store, canonical, fingerprint_of
 from sameworld.store.blobs import cache_folder, sha256_of
@@ -25,21 +24,22 @@ def open_source(source: SourceSpec) -> Drop:
     Raises Refused for a missing URI, an unknown world's parameter or a campaign that is not there.
     """
     if source.kind == "drop":
-        return Drop(source.uri)
+        return _mapped(source) if source.tables else Drop(source.uri)
     if source.kind == "open_bandit":
         return _open_bandit(source)
     return _closed_loop(source)
 
 
 def identity(source: SourceSpec) -> dict[str, Any]:
-    """Return what makes a source that source: its kind, and its place or its parameters."""
+    """Return what makes a source that source: its kind, its place or its parameters, and how its files are mapped."""
     if source.kind == "closed_loop":
         return {"kind": source.kind, "world": dict(source.world)}
     if source.kind == "open_bandit":
         # the shipped sample is itself wherever the project lies
         place = str(_sample_folder(source)) if source.uri else ""
         return {"kind": source.kind, "uri": place, "campaign": source.campaign}
-    return {"kind": source.kind, "uri": Drop(source.uri).uri}
+    mapping = {name: fingerprint_of(table.model_dump()) for name, table in sorted(source.tables.items())}
+    return {"kind": source.kind, "uri": Drop(source.uri).uri, **({"tables": mapping} if mapping else {})}
 
 
 def refuse_other_source(store: Store, source: SourceSpec) -> None:
@@ -54,6 +54,12 @@ def claim_root(store: Store, source: SourceSpec) -> None:
     """Make the root this source's, or raise Refused if it belongs to another."""
     store.blobs.put_if_absent(ROOT_KEY, canonical(identity(source)))
     refuse_other_source(store, source)
+
+
+def _mapped(source: SourceSpec) -> Drop:
+    from sameworld.sources.mapped_drop import MappedDrop
+
+    return MappedDrop(source.uri, source.tables)
 
 
 def _sample_folder(source: SourceSpec) -> Path:
@@ -87,21 +93,4 @@ def _closed_loop(source: SourceSpec) -> Drop:
 def _made_once(module: str, parameters: dict[str, Any], write: Callable[[Path], object]) -> Drop:
     """Return the drop that a module writes for these parameters; written aside, then renamed into place."""
     name = fingerprint_of({"module": module, "code": code_hash(module), "parameters": parameters})
-    folder = cache_folder() / "sources" / name
-    if not folder.exists():
-        aside = folder.with_name(f".aside-{uuid.uuid4().hex}")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(aside)
-            _rename_unless_there(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    return Drop(str(folder))
-
-
-def _rename_unless_there(aside: Path, folder: Path) -> None:
-    try:
-        aside.rename(folder)
-    except OSError:
-        if not folder.exists():  # another run wrote the same drop first: theirs stands
-            raise
+    return Drop(str(make_once(cache_folder() / "sources" / name, write)))

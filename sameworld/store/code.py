@@ -11,7 +11,7 @@ from pathlib import Path
 
 OURS = ("sameworld", "tasks", "expectations")
 # Libraries whose version can change a number; the rest of the environment cannot.
-COMPUTING = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy", "great-expectations")
+COMPUTING = ("great-expectations", "lightgbm", "numpy", "pandas", "polars", "pyarrow", "scikit-learn", "scipy")
 PROJECT = Path(__file__).resolve().parents[2]
 
 

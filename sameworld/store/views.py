@@ -40,16 +40,7 @@ def join_view(
     after the cutoff is read. A null key matches nothing.
     """
     table = log.table(f"{VIEW_PREFIX}{view}")
-    names = table.collect_schema().names()
-    keys = [key for key in KEYS if key in names]
-    absent = sorted(set(keys) - set(rows.collect_schema().names()))
-    if absent or not keys:
-        raise Refused(what=f"view {view!r} has no key in the rows", got=f"no {', '.join(absent or KEYS)}",
-                      wanted="rows with every key of the view", remedy="leave it out of features.views")  # fmt: skip
-    missing = sorted(set(columns) - set(names))
-    if missing:
-        known = ", ".join(sorted(set(names) - _NOT_VALUES))
-        raise Refused(what=f"view {view!r} has no such column", got=", ".join(missing), wanted=f"one of: {known}")
+    keys = _keys(rows, table, view, columns)
     values = (
         table.filter(pl.col("available_at") < cutoff)
         .unique([*keys, "available_at"], keep="last", maintain_order=True)
@@ -71,6 +62,21 @@ def join_view(
         coalesce=False,
     )
     return joined.sort("_row").drop("_row")
+
+
+def _keys(rows: pl.LazyFrame, table: pl.LazyFrame, view: str, columns: Sequence[str]) -> list[str]:
+    """Return the view's keys, once the rows have them and the view has the columns."""
+    names = table.collect_schema().names()
+    keys = [key for key in KEYS if key in names]
+    absent = sorted(set(keys) - set(rows.collect_schema().names()))
+    if absent or not keys:
+        raise Refused(what=f"view {view!r} has no key in the rows", got=f"no {', '.join(absent or KEYS)}",
+                      wanted="rows with every key of the view", remedy="leave it out of features.views")  # fmt: skip
+    missing = sorted(set(columns) - set(names))
+    if missing:
+        known = ", ".join(sorted(set(names) - _NOT_VALUES))
+        raise Refused(what=f"view {view!r} has no such column", got=", ".join(missing), wanted=f"one of: {known}")
+    return keys
 
 
 def views_named(log: Log, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -44,18 +44,26 @@ def score(  # noqa: PLR0917  # the command line's own options
     check_spec(spec, changes)
     _refuse_same_file(source, target)
     explored = _exploration(tau, epsilon, seed)
+    from tasks.cli.candidates import open_candidates
+
+    frame = open_candidates(source)
+    known = frame.collect_schema().names()
+    bundle, views = _opened(model, root, known)
+    rows = _write(target, frame, bundle, views, explored)
+    return _answer(bundle, views, target, rows, [name for name in ADDED[: 4 if explored else 3] if name in known])
+
+
+def _opened(model: str, root: str, known: list[str]) -> tuple[Bundle, ViewJoin]:
+    """Return the model, and where the features come from that a file with these columns lacks."""
     from sameworld.models.bundle import load_bundle
     from sameworld.store.artifacts import Store
-    from tasks.cli.candidates import open_candidates, view_join
+    from tasks.cli.candidates import view_join
     from tasks.cli.models import find_model, log_for
 
     artifact = find_model(model, Store(root))
     bundle = load_bundle(artifact)
-    frame = open_candidates(source)
-    known = frame.collect_schema().names()
-    views = view_join(bundle, log_for(artifact, Store(artifact.blobs.root)) if bundle.about["views"] else None, known)
-    rows = _write(target, frame, bundle, views, explored)
-    return _answer(bundle, views, target, rows, [name for name in ADDED[: 4 if explored else 3] if name in known])
+    log = log_for(artifact, Store(artifact.blobs.root)) if bundle.about["views"] else None
+    return bundle, view_join(bundle, log, known)
 
 
 def _answer(bundle: Bundle, views: ViewJoin, target: Path, rows: int, replaced: list[str]) -> Answer:

@@ -191,7 +191,9 @@ def test_batches_of_whole_requests_change_neither_a_score_nor_a_draw(
     whole = world.score(world.candidates(), tmp_path / "whole.parquet", *explored)[1]
     monkeypatch.setattr(score_command, "BATCH_ROWS", 25)
     cut = world.score(world.candidates(), tmp_path / "cut.parquet", *explored)[1]
-    assert cut.equals(whole)
+    assert cut.drop("propensity", strict=False).equals(whole.drop("propensity", strict=False))
+    if explored:  # a quadrature, whose last digit depends on the longest list beside it
+        np.testing.assert_allclose(cut["propensity"], whole["propensity"], rtol=1e-9)
     assert len(list(batches(whole["request_id"], 25))) > 3
 
 

@@ -44,6 +44,8 @@ def a_spec(**sections: Any) -> Spec:
 _OTHER: dict[str, Any] = {
     "source.kind": "open_bandit",
     "source.world": {"users": 5},
+    "source.tables": {"requests": {"files": "day={day}/*.parquet"}},
+    "decide.metric": "mrr",
     "label.gains": {"click": 2.0},
     "label.target": "purchase",
     "features.views": {"stats": ["price"]},

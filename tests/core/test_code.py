@@ -1,12 +1,14 @@
 import ast
 import importlib.metadata
+import sys
 from pathlib import Path
 
 import pytest
-from core.core_builders import PROJECT, a_spec, forget_code, project_of, steps_of_the_flow
+from core.core_builders import PROJECT, a_spec, project_of, steps_of_the_flow
 
 from sameworld.store import code
 
+STEPS = steps_of_the_flow()
 PLAIN = {
     "tasks/__init__.py": "",
     "tasks/count.py": "import numpy\nimport sameworld.store.times as times\n\ndef run():\n"
@@ -96,18 +98,18 @@ def test_the_same_code_in_another_module_is_another_hash(tmp_path: Path) -> None
 def test_fault_30_another_version_of_a_library_that_computes_is_another_fingerprint(
     monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    step, real = steps_of_the_flow()["label.run"], importlib.metadata.version
+    step, real = STEPS["label.run"], importlib.metadata.version
     before = step._made_from(a_spec(), None, {})
-    forget_code()
+    code.library_versions.cache_clear()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == library else real(name))
     after = step._made_from(a_spec(), None, {})
-    forget_code()
+    code.library_versions.cache_clear()
     assert {name for name in before if before[name] != after[name]} == {"libraries"}
 
 
-@pytest.mark.parametrize("name", steps_of_the_flow())
+@pytest.mark.parametrize("name", STEPS)
 def test_a_steps_closure_holds_what_it_stands_on_and_nothing_above_it(name: str) -> None:
-    module = f"tasks.{name.split('.')[0]}"
+    module = f"tasks.{name.split('.', maxsplit=1)[0]}"
     found = set(code.closure(module))
     assert {module, "sameworld.store.step", "sameworld.store.artifacts", "sameworld.spec"} <= found
     assert {one for one in found if one.startswith("tasks.")} == {module}
@@ -122,3 +124,23 @@ def test_every_import_of_ours_in_the_real_closure_is_in_it() -> None:
         tree = ast.parse(path.read_text() if path.exists() else "")
         named = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
         assert {one for one in named if one.startswith("sameworld.")} <= set(found)
+
+
+MOVES_OR_CHECKS = {"boto3", "botocore", "psutil", "pydantic"}  # bytes and settings, no numbers
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "great_expectations": "great-expectations"}
+
+
+def imported_by(module: str) -> set[str]:
+    path = PROJECT / (module.replace(".", "/") + ".py")
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8") if path.exists() else "")))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names = plain | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.split(".", maxsplit=1)[0] for name in names}
+
+
+def test_every_library_that_a_step_computes_with_is_part_of_the_fingerprint() -> None:
+    modules = {one for name in STEPS for one in code.closure(f"tasks.{name.split('.', maxsplit=1)[0]}")}
+    libraries = {one for module in modules for one in imported_by(module)}
+    foreign = libraries - set(sys.stdlib_module_names) - set(code.OURS) - MOVES_OR_CHECKS
+    assert {DISTRIBUTIONS.get(name, name) for name in foreign} - set(code.COMPUTING) == set()
+    assert {"lightgbm", "numpy", "polars"} <= foreign

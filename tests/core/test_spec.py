@@ -220,8 +220,8 @@ def test_defaults_that_are_written_out_give_the_same_hash() -> None:
 
 
 @pytest.mark.parametrize("key", known_keys())
-def test_the_hash_depends_on_every_key(key: str) -> None:
-    assert changed(key).digest() != a_spec().digest()
+def test_the_hash_depends_on_every_key_but_where_the_work_runs(key: str) -> None:
+    assert (changed(key).digest() != a_spec().digest()) == (not key.startswith("engine."))
     assert changed(key).part([key]) != a_spec().part([key])
 
 

@@ -92,19 +92,13 @@ def oracle(versions: list[tuple[Any, ...]], row: tuple[Any, ...], cutoff: dateti
 def test_a_random_view_joins_as_looking_at_every_version_does(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     keys, times = ["a", "b", "c", None], [at(0, microseconds=n) for n in range(12)]
-    days = [
-        [
-            (draw.choice(keys), draw.choice(keys), draw.choice(times), draw.choice([None, draw.random()]))
-            for _ in range(40)
-        ]
-        for _ in range(3)
-    ]
-    rows = [(draw.choice(keys), draw.choice(keys), draw.choice(times)) for _ in range(200)]
-    cutoff = draw.choice(times)
-    log = a_view(tmp_path, *days, schema=BOTH)
-    assert prices(log, *rows, cutoff=cutoff) == [
-        oracle([one for day in days for one in day], row, cutoff) for row in rows
-    ]
+
+    def drawn(count: int, *more: Any) -> list[tuple[Any, ...]]:
+        return [(*(draw.choice(one) for one in (keys, keys, times, *more)),) for _ in range(count)]
+
+    days, rows, cutoff = [drawn(40, [None, 1.0, 2.5, -3.0]) for _ in range(3)], drawn(200), draw.choice(times)
+    got = prices(a_view(tmp_path, *days, schema=BOTH), *rows, cutoff=cutoff)
+    assert got == [oracle([one for day in days for one in day], row, cutoff) for row in rows]
 
 
 def test_a_column_that_a_view_does_not_have_is_refused_with_those_it_has(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Airflow:
         run = self.ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})
         return str(run["dag_run_id"])
 
-    def outcome(self, dag: str, run: str, seconds: float = 360) -> str:
+    def outcome(self, dag: str, run: str, seconds: float = 480) -> str:
         """Wait until a run is over and return its state."""
         self.until(lambda: self.state(dag, run) in OVER, seconds, lambda: f"{run}: {self.task_states(dag, run)}")
         return self.state(dag, run)

@@ -31,7 +31,8 @@ bag = DagBag(dag_folder=sys.argv[1])
 about = lambda task: {
     "upstream": sorted(task.upstream_task_ids), "retries": task.retries, "backoff": task.retry_exponential_backoff,
     "timeout": task.execution_timeout and task.execution_timeout.total_seconds(), "doc": task.doc_md,
-    "rule": task.trigger_rule.value, "group": task.task_group.group_id, "reschedule": getattr(task, "reschedule", False),
+    "rule": task.trigger_rule.value, "group": task.task_group.group_id,
+    "reschedule": getattr(task, "reschedule", False),
 }
 asked = lambda param: {"type": param.schema.get("type"), "description": param.description}
 dags = {dag.fileloc: {

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+
 from dags.parts.failures import HANDLE, STOPPED, stopped_error, told
 from dags.parts.form import FORM, cutoff_of
 from dags.parts.steps import day_is_there, perform_step
-
 from sameworld.records import Blocked, NotYet, Refused
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

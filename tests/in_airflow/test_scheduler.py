@@ -9,7 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from in_airflow.live_airflow import Airflow, live_airflow
 

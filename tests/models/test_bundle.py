@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from models import tiny
+from s3_server import a_bucket, moto_server, point_at
 
 from sameworld.models.bundle import ItemStatistics, load_bundle, version_name, write_bundle
 from sameworld.models.rank import rank
@@ -53,6 +54,16 @@ def test_a_loaded_bundle_ranks_a_request_as_its_boosters_do(store, tmp_path):
     np.testing.assert_allclose(ranked["score"], lgb.Booster(model_str=ranker).predict(matrix), atol=1e-6)
     logit = start + lgb.Booster(model_str=probability).predict(matrix, raw_score=True)
     np.testing.assert_allclose(ranked["probability"], tiny.logistic(logit), atol=1e-6)
+
+
+def test_a_bundle_on_s3_is_the_bundle_of_a_folder(store, tmp_path, monkeypatch):
+    local = tiny.publish(store, tiny.write(tmp_path / "b"))
+    with moto_server() as address:
+        point_at(monkeypatch, address, tmp_path / "cache")
+        remote = tiny.publish(Store(f"s3://{a_bucket()}/root"), tmp_path / "b")
+        one, other = (rank(tiny.candidates(), load_bundle(artifact)) for artifact in (local, remote))
+    assert remote.content_hash == local.content_hash
+    assert one.equals(other)
 
 
 def test_a_bundle_without_lists_has_no_ranker(store, tmp_path):

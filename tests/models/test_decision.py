@@ -60,6 +60,8 @@ def test_where_less_is_better_the_signs_turn(metric):
     [
         (Estimate(1.0, 0.95, 1.05), PROMOTE),
         (Estimate(1.08, 1.0, 1.15), PROMOTE),  # reaches out of the range, but does not lie outside
+        (Estimate(1.12, 1.05, 1.19), PROMOTE),  # the value alone breaks nothing
+        (Estimate(0.88, 0.82, 0.94), PROMOTE),
         (Estimate(1.2, 1.11, 1.25), REJECT),
         (Estimate(0.8, 0.7, 0.89), REJECT),
         (Estimate(1.0, 0.8, 1.2), HOLD),  # wider than the range: it tells nothing
