@@ -46,6 +46,7 @@ class Cost:
     """What a piece of work cost in a process of its own, imports aside from the seconds; its answer."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     answer: Any = None
 
@@ -65,6 +66,11 @@ class Figure:
     def ratio(self) -> float:
         """How many times its floor a step takes."""
         return self.cost.seconds / self.floor.seconds
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The same in processor seconds, which a busy machine disturbs less."""
+        return self.cost.cpu_seconds / max(self.floor.cpu_seconds, 1e-3)
 
 
 def measure(rows: int, *, seed: int = 1, folder: Path) -> list[Figure]:
@@ -128,9 +134,9 @@ def _alone(prepare: Callable[[], Piece], folder: Path) -> Cost:
 def _cost(prepare: Callable[[], Piece], cache: Path) -> Cost:
     os.environ["SAMEWORLD_CACHE"] = str(cache)  # of this process: no file's hash is known from an earlier run
     work = prepare()
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     answer = work()
-    return Cost(time.perf_counter() - started, _peak_mb(), answer)
+    return Cost(time.perf_counter() - started, time.process_time() - busy, _peak_mb(), answer)
 
 
 def _peak_mb() -> float:
@@ -144,7 +150,7 @@ def _peak_mb() -> float:
 def growth(figures: Sequence[Figure]) -> dict[str, list[float]]:
     """Return, by step, the exponent b of seconds ~ rows ** b from each size to the next.
 
-    >>> two = [Figure("label", n, Cost(s, 0), Cost(1, 0), None, 0) for n, s in ((10, 1.0), (100, 10.0))]
+    >>> two = [Figure("label", n, Cost(s, s, 0), Cost(1, 1, 0), None, 0) for n, s in ((10, 1.0), (100, 10.0))]
     >>> growth(two)
     {'label': [1.0]}
     """
@@ -168,8 +174,8 @@ def page(figures: Sequence[Figure], *, seed: int) -> str:
         "The floor is Polars' streaming engine reading and writing the same columns and nothing else, in the same run.",
         "`python -m benchmarks.steps --write` makes this page.",
         "",
-        "| step | impressions | seconds | floor seconds | ratio | peak MB | floor's peak MB |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| step | impressions | seconds | floor seconds | ratio | CPU ratio | peak MB | floor's peak MB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
         *(_row(one) for one in figures),
         "",
         *_growth_table(figures),
@@ -180,7 +186,7 @@ def page(figures: Sequence[Figure], *, seed: int) -> str:
 
 
 def _row(one: Figure) -> str:
-    numbers = f"{one.cost.seconds:.2f} | {one.floor.seconds:.2f} | {one.ratio:.2f}"
+    numbers = f"{one.cost.seconds:.2f} | {one.floor.seconds:.2f} | {one.ratio:.2f} | {one.cpu_ratio:.2f}"
     return f"| {one.step} | {one.rows:,} | {numbers} | {one.cost.peak_mb:,.0f} | {one.floor.peak_mb:,.0f} |"
 
 

@@ -110,8 +110,8 @@ def flattened(tables: Any) -> Any:
     found = {name: table for name, table in tables.items() if name != "features"}
     for view, table in tables["features"].items():
         below = found.get(f"features.{view}")
-        both = isinstance(below, Mapping) and isinstance(table, Mapping)
-        found[f"features.{view}"] = {**below, **table} if both else table
+        mergeable = isinstance(below, Mapping) and isinstance(table, Mapping)
+        found[f"features.{view}"] = {**dict(below or {}), **table} if mergeable else table
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,13 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sameworld.maths.delay import (
-    DelayCurve,
-    fit_delay_curve,
-    landing_lag_quantiles,
-    pool_small_segments,
-    shift_alarm,
-)
+from sameworld.maths.delay import fit_delay_curve, landing_lag_quantiles, pool_small_segments, why_pooled
+from sameworld.maths.delay_shift import ShiftAlarm, shift_alarm
 from sameworld.records import Cannot, Refused
 from sameworld.store.artifacts import Artifact
 from sameworld.store.log import Log
@@ -25,6 +21,7 @@ from sameworld.store.step import Work, step
 
 QUANTILES = (0.5, 0.9, 0.99)
 ALL = "all"
+ALPHA = 0.001  # of a day's shift alarm, over all segments together: one false alarm in some three years of days
 
 
 @step(
@@ -44,8 +41,9 @@ def run(work: Work, *, log: Artifact) -> None:
 
     The frozen lag is the 99 % quantile of the outcomes' landing lag in the slowest segment, rounded up to
     ``label.lag_grid_hours``. A curve is fitted for each kind and segment on all impressions, clicked or not; segments
-    with too few events take the curve of all. Where no impression is as old as window + lag, completeness is not
-    identified and the curves say so.
+    with too few events, or too young, take the curve of all, and ``pooled`` says which and why. Where no impression
+    is as old as window + lag, completeness is not identified and the curves say so. The newest days' outcomes of the
+    target are compared with those of earlier weeks, segment by segment: the shift alarm.
     """
     view = Log.open(log, work.store)
     if not (view.has("outcomes") and view.has("impressions")):
@@ -127,44 +125,69 @@ def _curves(work: Work, shown: pl.DataFrame, events: pl.DataFrame, horizon_hours
     curves: dict[str, dict[str, Any]] = {}
     words: list[str] = []
     for kind in sorted(work.spec.label.gains):
-        curves[kind] = _curves_of(kind, work, shown, events, horizon_hours, words)
-    return {"curves": curves, "pooled": words, "shift": _shift(work, curves, shown, events)}
+        known = _first_known(kind, shown, events)
+        curves[kind], why = _curves_of(known, horizon_hours, work.spec.label.min_segment_events)
+        words += [f"{kind}: {one}" for one in why]
+    target = _first_known(work.spec.label.target, shown, events)
+    return {"curves": curves, "pooled": words, "shift": _shift(target, curves[work.spec.label.target], horizon_hours)}
 
 
-def _curves_of(  # noqa: PLR0917
-    kind: str, work: Work, shown: pl.DataFrame, events: pl.DataFrame, horizon_hours: float, words: list[str]
-) -> dict[str, Any]:
+def _first_known(kind: str, shown: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """Give each impression the age at which its first outcome of a kind became known, null where none is."""
     first = events.filter(pl.col("kind") == kind).group_by("request_id", "item_id").agg(pl.col("known_age_hours").min())
     table = shown.join(first, on=["request_id", "item_id"], how="left", maintain_order="left")
+    return table.select("segment", "age_hours", "known_age_hours")
+
+
+def _curves_of(table: pl.DataFrame, horizon_hours: float, minimum: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the curve of all and of each segment that can have its own, and why the others have none."""
     counts = table.group_by("segment").agg(pl.col("known_age_hours").is_not_null().sum()).sort("segment")
-    pooled = pool_small_segments(dict(counts.iter_rows()), minimum=work.spec.label.min_segment_events)
+    by_segment = {segment: count for segment, count in counts.iter_rows() if segment != ALL}
+    words = why_pooled(by_segment, minimum=minimum)
     found: dict[str, Any] = {ALL: _curve(table, horizon_hours)}
-    for segment, curve_of in sorted(pooled.items()):
-        if ALL not in (curve_of, segment):
-            found[segment] = _curve(table.filter(pl.col("segment") == segment), horizon_hours)
-        elif segment != ALL:
-            words.append(f"{kind}, {segment}: fewer than {work.spec.label.min_segment_events} outcomes, curve of all")
-    return found
+    for segment in sorted(by_segment.keys() - words.keys()):
+        curve = _curve(table.filter(pl.col("segment") == segment), horizon_hours)
+        if "cannot" in curve:
+            words[segment] = f"'{segment}' has no curve of its own ({curve['cannot']}): the curve of all stands in"
+        else:
+            found[segment] = curve
+    return found, [words[segment] for segment in sorted(words)]
+
+
+def _arrays(table: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return table["age_hours"].to_numpy(), table["known_age_hours"].fill_null(float("nan")).to_numpy()
 
 
 def _curve(table: pl.DataFrame, horizon_hours: float) -> dict[str, Any]:
-    known = table["known_age_hours"].fill_null(float("nan")).to_numpy()
     try:
-        return fit_delay_curve(table["age_hours"].to_numpy(), known, horizon_hours=horizon_hours).as_record()
+        return fit_delay_curve(*_arrays(table), horizon_hours=horizon_hours).as_record()
     except Refused as refusal:
         return Cannot(str(refusal)).as_record()
 
 
-def _shift(work: Work, curves: dict[str, dict[str, Any]], shown: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
-    """Compare the target's outcomes of the newest fifth of the window with the curve that all of the log gives."""
-    record: dict[str, Any] = curves[work.spec.label.target][ALL]
-    if "cannot" in record:
-        return record
-    curve = DelayCurve.from_record(record)
-    newest = shown.filter(pl.col("age_hours") <= curve.horizon_hours / 2)
-    first = events.filter(pl.col("kind") == work.spec.label.target)
-    first = first.group_by("request_id", "item_id").agg(pl.col("known_age_hours").min())
-    table = newest.join(first, on=["request_id", "item_id"], how="left", maintain_order="left")
-    known = table["known_age_hours"].fill_null(float("nan")).to_numpy()
-    found = shift_alarm(table["age_hours"].to_numpy(), known, curve)
-    return {"alarm": bool(found.alarm), "reason": found.reason}
+def _shift(table: pl.DataFrame, curves: dict[str, Any], horizon_hours: float) -> dict[str, Any]:
+    """Compare the newest outcomes of the target with earlier weeks', for each curve the impressions that it serves.
+
+    The alarm is raised if any of them raises it, at a share of ``ALPHA`` each (Bonferroni).
+    """
+    if "cannot" in curves[ALL]:
+        return dict(curves[ALL])
+    own = pl.col("segment").is_in(sorted(curves))
+    served = table.with_columns(curve=pl.when(own).then("segment").otherwise(pl.lit(ALL)))
+    parts = {str(key[0]): part for key, part in served.partition_by("curve", as_dict=True).items()}
+    found = {name: _shift_of(parts[name], horizon_hours, ALPHA / len(parts)) for name in sorted(parts)}
+    told = {name: one for name, one in found.items() if isinstance(one, ShiftAlarm)}
+    by_segment = {name: one.as_record() for name, one in found.items()}
+    if not told:
+        return dict(by_segment[min(by_segment)])
+    worst = min(told, key=lambda name: np.nan_to_num(told[name].p_value, nan=2.0))
+    reason = told[worst].reason if len(parts) == 1 else f"'{worst}', the most unlike: {told[worst].reason}"
+    p_value = float(np.minimum(told[worst].p_value * len(parts), 1.0))  # NaN stays NaN
+    return {**replace(told[worst], reason=reason, p_value=p_value).as_record(), "by_segment": by_segment}
+
+
+def _shift_of(table: pl.DataFrame, horizon_hours: float, alpha: float) -> ShiftAlarm | Cannot:
+    try:
+        return shift_alarm(*_arrays(table), horizon_hours=horizon_hours, alpha=alpha)
+    except Refused as refusal:
+        return Cannot(str(refusal))

@@ -232,7 +232,7 @@ def _logits(fitted: Fitted, matrix: NDArray[np.float32]) -> Floats:
 
     if not len(matrix):
         return np.empty(0)
-    booster = lgb.Booster(model_str=fitted.text, params={"verbosity": -1})
+    booster = lgb.Booster(model_str=fitted.text)
     return fitted.start + np.asarray(booster.predict(matrix, raw_score=True), np.float64)
 
 

@@ -17,6 +17,7 @@ from sameworld.sources.day_table import OPEN_FATES
 from sameworld.store.artifacts import Artifact, Store
 from sameworld.store.log import Log
 from sameworld.store.log_profile import ORPHAN, Asked, daily_counts, log_profile, missing
+from sameworld.store.outcomes import NO_VALUE
 from sameworld.store.step import Work, step
 from sameworld.store.table_profiles import bad_labels, labels_profile, request_runs, training_profile
 from sameworld.store.times import parse_day
@@ -157,8 +158,11 @@ def _few(frame: pl.LazyFrame | None) -> list[Row]:
     if frame is None:
         return []
     few = frame.head(EXAMPLES).collect(engine="streaming")
+    times = [name for name, kind in few.schema.items() if isinstance(kind, pl.Datetime)]
     text = [name for name, kind in few.schema.items() if not (kind.is_integer() or kind == pl.Boolean)]
-    return few.with_columns(pl.col(text).cast(pl.String).str.slice(0, LONGEST)).to_dicts()
+    few = few.with_columns(pl.col(times).dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"))
+    few = few.with_columns(pl.col(text).cast(pl.String).str.slice(0, LONGEST))
+    return [{name: NO_VALUE if value is None else value for name, value in row.items()} for row in few.to_dicts()]
 
 
 def _log_rows(view: Log, asked: Asked, finding: Mapping[str, Any]) -> pl.LazyFrame | None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
-from scipy.stats import kstwobign, poisson
 
 from sameworld.records import Estimate, Refused
 
@@ -19,7 +18,7 @@ Shares = NDArray[np.floating[Any]]  # what numpy's stubs make of a cumulative su
 _Z95 = 1.959963984540054
 _NONE_SEEN = 3.6889  # 97.5 % upper bound of a Poisson mean of which nothing was seen
 _LEVELS = 500  # a thinned curve's steps are at most 1/500 high and stand at their middle: off by at most 0.001
-_MICROSECOND_HOURS, _GOLDEN = 1 / 3.6e9, 0.6180339887498949
+_MICROSECOND_HOURS = 1 / 3.6e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,76 +224,3 @@ def why_pooled(events_by_segment: Mapping[str, int], minimum: int = 50) -> dict[
     pooled = {name: count for name, count in sorted(events_by_segment.items()) if count < minimum}
     tail = f"outcomes, fewer than {minimum}: the curve of all segments stands in"
     return {name: f"'{name}' has {count} {tail}" for name, count in pooled.items()}
-
-
-@dataclass(frozen=True)
-class ShiftAlarm:
-    """Whether the newest outcomes arrive as the curve in use says; ``p_value`` is NaN when too few have arrived."""
-
-    alarm: bool
-    reason: str
-    p_value: float
-    events: int
-    expected_events: float
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the JSON form; a p-value that does not exist is a reason in words."""
-        return {**vars(self), "p_value": {"cannot": self.reason} if np.isnan(self.p_value) else self.p_value}
-
-
-def shift_alarm(
-    age_hours: ArrayLike,
-    arrival_age_hours: ArrayLike,
-    curve: DelayCurve,
-    *,
-    alpha: float = 0.001,
-    minimum_events: int = 30,
-) -> ShiftAlarm:
-    """Test whether outcomes of the newest impressions arrive by the curve in use, fitted on other impressions.
-
-    Given that an outcome is known by age c, known(arrival) / known(c) is uniform if the curve holds, whatever the rate:
-    Kolmogorov-Smirnov, with the curve's own events in the sample size and its thinning taken off the distance.
-    Impressions younger than the mean delay say little about its shape: give it two mean delays of them or more.
-    Below ``minimum_events`` the one alarm left is that the curve's rate expects far more (Poisson): arrivals stopped.
-    """
-    age, arrival = _observations(age_hours, arrival_age_hours)
-    expected = float(curve.rate * curve.at(age).sum())
-    usable = (arrival <= curve.horizon_hours) & (curve.at(age) > 0)
-    events = int(np.count_nonzero(usable))
-    if events < minimum_events:
-        return _too_few(events, expected, alpha, minimum_events)
-    distance, p_value = _uniformity(_spread_ranks(age[usable], arrival[usable], curve), curve.events)
-    alarm = bool(p_value < alpha)
-    verb = "no longer follow" if alarm else "follow"
-    found = f"largest distance {distance:.3f} over {events} outcomes (p = {p_value:.2g}, alarm below {alpha:g})"
-    reason = f"arrivals {verb} the curve in use: {found}; {expected:.0f} expected at the curve's rate"
-    return ShiftAlarm(alarm, reason, p_value, events, expected)
-
-
-def _too_few(events: int, expected: float, alpha: float, minimum_events: int) -> ShiftAlarm:
-    """Judge the count alone: a full stop of arrivals leaves no arrival age to test."""
-    p_value = float(poisson.cdf(events, expected)) if expected >= minimum_events else float("nan")
-    if p_value < alpha:
-        reason = f"only {events} outcomes are known, {expected:.0f} expected at the curve's rate (p = {p_value:.2g})"
-        return ShiftAlarm(True, reason, p_value, events, expected)
-    reason = f"too few to tell: {events} outcomes known, need {minimum_events}"
-    return ShiftAlarm(False, reason, float("nan"), events, expected)
-
-
-def _spread_ranks(age: Floats, arrival: Floats, curve: DelayCurve) -> Floats:
-    """known(arrival) / known(age), sorted; a step's height is shared out by a golden-ratio sequence, not by chance."""
-    order = np.lexsort((age, arrival))
-    age, arrival = age[order], arrival[order]
-    after = curve.at(arrival)
-    before = np.concatenate([[0.0], curve.known])[np.searchsorted(curve.ages_hours, arrival, side="left")]
-    place = np.mod((np.arange(arrival.size) + 0.5) * _GOLDEN, 1.0)
-    return np.asarray(np.sort((before + place * (after - before)) / curve.at(age)), dtype=np.float64)
-
-
-def _uniformity(ranks: Floats, curve_events: int) -> tuple[float, float]:
-    """Kolmogorov-Smirnov distance from uniform and its p-value (Stephens, JASA 1974, for the finite size)."""
-    n = ranks.size
-    above, below = np.arange(1, n + 1) / n - ranks, ranks - np.arange(n) / n
-    distance = max(float(max(above.max(), below.max())) - 1.0 / _LEVELS, 0.0)
-    root = float(np.sqrt(n * curve_events / (n + curve_events)))
-    return distance, float(kstwobign.sf((root + 0.12 + 0.11 / root) * distance))

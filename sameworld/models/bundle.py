@@ -110,7 +110,7 @@ def version_name(cutoff: str, text: str) -> str:
     """Return a version's name: its cutoff's day and eight digits of what the models are.
 
     >>> version_name("2026-03-02T00:00:00Z", "trees")
-    '20260302-f5a12c2c'
+    '20260302-29d80730'
     """
     return f"{cutoff[:10].replace('-', '')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

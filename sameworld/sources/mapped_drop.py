@@ -24,6 +24,15 @@ from sameworld.store.code import code_hash
 ROWS, HASH = "rows.parquet", "rows.sha256"
 
 
+class MappedDay(DropDay):
+    """One complete day of mapped tables."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash over its day, its files' content and the engine's version, which can change the rows' order."""
+        return fingerprint_of({"files": super().fingerprint, "engine": duckdb.__version__})
+
+
 class MappedDrop(Drop):
     """A drop of which only the mapped tables are read; a day is there once each table's ``ready`` file is.
 
@@ -60,7 +69,7 @@ class MappedDrop(Drop):
                          remedy="run again once it has landed")  # fmt: skip
         found = {name: files for name in self._tables if (files := self._files(name, day))}
         self._memo.save()
-        return DropDay(day, found)
+        return MappedDay(day, found)
 
     def _awaited(self, day: date) -> list[str]:
         """Return the names of the ``ready`` files that a day still lacks."""

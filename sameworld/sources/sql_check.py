@@ -67,7 +67,8 @@ def _parsed(sql: str, name: str) -> Node:
 
 def first_line(error: BaseException) -> str:
     """Return what an error of the engine says, without the query's text."""
-    return str(error).strip().split("\n\nLINE ")[0].splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def _nodes(tree: Any) -> Iterator[Node]:

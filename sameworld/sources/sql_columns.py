@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-import duckdb
 import polars as pl
 import pyarrow as pa
 
@@ -18,34 +17,35 @@ _CASTS = {"text": "VARCHAR", "time": "TIMESTAMPTZ", "double": "DOUBLE", "int32":
           "candidates": "STRUCT(item_id VARCHAR, score DOUBLE)[]"}  # fmt: skip
 
 
-def refuse_columns(table: str, sql: str, rows: duckdb.DuckDBPyRelation) -> None:
+def refuse_columns(table: str, sql: str, schema: pa.Schema, types: Sequence[str]) -> None:
     """Raise Refused, with the column's name, unless a query's columns are those of the contract's table.
 
-    sql : what to call the query
+    sql : what to call the query; types : the engine's own names of the columns' types
     """
-    kinds, shown = _kinds(sql, rows), dict(zip(rows.columns, map(str, rows.types), strict=True))
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise Refused(what=f"{sql} gives a column twice", got=twice[0], wanted="each column once")
+    kinds = {field.name: _kind(field, shown) for field, shown in zip(schema, types, strict=True)}
     if table.startswith(VIEW_PREFIX) and not set(VIEW_KEYS) & set(kinds):
         raise Refused(what=f"{sql} gives no key of a view", got=", ".join(kinds), wanted=" or ".join(VIEW_KEYS))
     layout = layout_of(table, kinds)
     _refuse_missing(sql, layout, kinds)
-    for column in layout.columns:
-        if column.name in kinds:
-            _refuse_kind(sql, column, kinds[column.name], shown[column.name])
-    for name, kind in kinds.items():
-        if not layout.has(name):
-            _refuse_other(sql, layout, name, kind, shown[name])
+    for name, shown in zip(kinds, types, strict=True):
+        column = next((column for column in layout.columns if column.name == name), None)
+        if column:
+            _refuse_kind(sql, column, kinds[name], shown)
+        else:
+            _refuse_other(sql, layout, name, kinds[name], shown)
 
 
-def _kinds(sql: str, rows: duckdb.DuckDBPyRelation) -> dict[str, pl.DataType]:
-    """Return the kind that each column will have once it is Parquet."""
-    twice = sorted({name for name in rows.columns if rows.columns.count(name) > 1})
-    if twice:
-        raise Refused(what=f"{sql} gives a column twice", got=twice[0], wanted="each column once")
-    kinds = {}
-    for name, kind in zip(rows.columns, rows.types, strict=True):
-        empty = pa.RecordBatchReader.from_stream(rows.select(duckdb.ColumnExpression(name)).limit(0)).read_all()
-        kinds[name] = pl.Binary() if str(kind) == "JSON" else pl.DataFrame(empty).dtypes[0]
-    return kinds
+def _kind(field: pa.Field, shown: str) -> pl.DataType:
+    """Return the kind that a column has once it is Parquet; one that no column of the contract can have is binary."""
+    if shown == "JSON":  # text by its bytes, but quoted and escaped: never what was meant
+        return pl.Binary()
+    try:
+        return pl.DataFrame(pa.table([pa.array([], field.type)], names=[field.name])).dtypes[0]
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, ValueError):
+        return pl.Binary()
 
 
 def _refuse_missing(sql: str, layout: Layout, names: Collection[str]) -> None:
@@ -78,7 +78,8 @@ def _refuse_other(sql: str, layout: Layout, name: str, kind: pl.DataType, shown:
                       remedy=f"a feature's name begins with x_, as in {name} AS x_{name}")  # fmt: skip
     if feature_kind(kind) is None and not isinstance(kind, pl.Null):
         raise Refused(what=f"{sql} gives feature {name!r} as another kind", got=shown,
-                      wanted="a float, an integer, a bool or a string", remedy=_cast(name, shown, "DOUBLE"))  # fmt: skip
+                      wanted="a float, an integer, a bool or a string",
+                      remedy=_cast(name, shown, "DOUBLE"))  # fmt: skip
 
 
 def _cast(name: str, shown: str, kind: str) -> str:

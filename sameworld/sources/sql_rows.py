@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ def write_rows(mapped: DayOfFiles, out: Path, scratch: Path) -> None:
         given = engine.sql("SELECT * FROM files").columns
         try:
             rows = engine.sql(mapped.mapping.select)
-            refuse_columns(mapped.table, mapped.sql, rows)
-            _write(pa.RecordBatchReader.from_stream(rows), out)
+            batches = pa.RecordBatchReader.from_stream(rows)
+            refuse_columns(mapped.table, mapped.sql, batches.schema, [str(kind) for kind in rows.types])
+            _write(batches, out)
         except _ERRORS as error:
             _blame_file(mapped, paths, error)
             raise Refused(what=f"{mapped.sql} fails", got=first_line(error), wanted=WANTED,
@@ -100,7 +102,7 @@ def _told(mapped: DayOfFiles, paths: Sequence[Path]) -> Iterator[None]:
 def _blame_file(mapped: DayOfFiles, paths: Sequence[Path], error: BaseException) -> None:
     """Raise Blocked if the error is about one of the files."""
     for path, file in zip(paths, mapped.files, strict=True):
-        if f'{path}"' in str(error) or f"{path}'" in str(error) or str(error).rstrip(".").endswith(str(path)):
+        if re.search(rf"{re.escape(str(path))}(?!\d)", str(error)):
             said = first_line(error).replace(str(path), file.name)
             raise Blocked(what=f"{file.name} is no readable {mapped.mapping.format}: {said}") from None
 
@@ -117,4 +119,3 @@ def _refuse_changed(mapped: DayOfFiles) -> None:
         if sha256_of(file.path) != file.sha256:
             raise Refused(what=f"{file.name} changed while it was read", wanted="the same bytes",
                           remedy="run again once its exporter is done")  # fmt: skip
-

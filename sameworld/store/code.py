@@ -11,7 +11,17 @@ from pathlib import Path
 
 OURS = ("sameworld", "tasks", "expectations")
 # Libraries whose version can change a number; the rest of the environment cannot.
-COMPUTING = ("great-expectations", "lightgbm", "numpy", "pandas", "polars", "pyarrow", "scikit-learn", "scipy")
+COMPUTING = (
+    "duckdb",
+    "great-expectations",
+    "lightgbm",
+    "numpy",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+)
 PROJECT = Path(__file__).resolve().parents[2]
 
 

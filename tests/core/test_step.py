@@ -61,7 +61,7 @@ def test_where_the_work_runs_changes_no_answer(key: str) -> None:
 def test_every_other_key_changes_an_answer() -> None:
     named = {name for one in STEPS.values() for name in one.reads}
     silent = {key for key in known_keys() if not {key, key.split(".")[0]} & named}
-    # Where the drop lies and how it is mapped show in its content, and promote takes the stage; neither is an answer's part.
+    # Where the drop lies and how it is mapped show in its content.
     of_the_log = {"source.uri", "source.tables", "source.campaign", "source.world"}
     assert {key for key in silent if not key.startswith("engine.")} <= of_the_log
 

@@ -63,7 +63,8 @@ def test_no_row_that_was_quarantined_reaches_the_labels(name: str) -> None:
     labels = Store(str(root)).open(steps["label"]).scan("labels").collect()
     shown = set(labels.select("request_id", "item_id").iter_rows())
     planted = [one for one in expected.plantings if one.table == "impressions"]
-    bad = {one.key for one in planted if one.verdict not in {"kept", "duplicate", "conflict"}}
+    gone = [one for one in planted if one.verdict not in {"kept", "duplicate", "conflict"}]
+    bad = {one.key for one in gone if one.fault != "verbatim_in_later_day"}  # whose first copy stands
     assert len(bad) > 10
     assert not bad & shown
     assert {one.key for one in planted if one.verdict == "kept"} <= shown
