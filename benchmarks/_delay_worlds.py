@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ Draw = Callable[[np.random.Generator, Floats, float], Floats]
 DAY, WEEK, WORKING = 24.0, 168.0, 120.0
 HOURLY = 1.0 - 0.7 * np.cos(2.0 * np.pi * (np.arange(24) - 3.0) / 24.0)  # quiet at 3, busy at 15
 HOURLY /= HOURLY.sum()
+Q99_OVER_MEAN = 2.5113  # of gamma(4)
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Delays:
     @property
     def horizon_hours(self) -> float:
         """Return the window and the landing lag's q99, rounded up to 6 hours as the product does."""
-        return self.window_days * DAY + 6.0 * np.ceil(2.5113 * self.landing_hours / 6.0)  # q99 of gamma(4) over its mean
+        return self.window_days * DAY + 6.0 * math.ceil(Q99_OVER_MEAN * self.landing_hours / 6.0)
 
 
 def exponential(mean_hours: float) -> Draw:

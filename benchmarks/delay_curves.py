@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from benchmarks._delay_worlds import DAY, WORLDS, Delays, Floats, censored, known_ages, shown_times, true_arrivals
+from benchmarks._delay_worlds import DAY, WEEK, WORLDS, Delays, Floats, censored, known_ages, shown_times, true_arrivals
 from benchmarks.evidence import Claim, finding
 from sameworld.maths.delay import DelayCurve, fit_delay_curve
 from sameworld.sources.landing import land
@@ -88,7 +88,8 @@ def _curve(delays: Delays, seed: int, size: Size) -> DelayCurve:
     rng = np.random.default_rng([1, seed])
     shown = shown_times(rng, size.impressions, size.days)
     known = np.where(rng.random(shown.size) < RATE, known_ages(rng, shown, delays), np.nan)
-    return fit_delay_curve(*censored(shown, known, size.days * DAY), horizon_hours=delays.horizon_hours)
+    log = censored(shown, known, size.days * DAY)
+    return fit_delay_curve(*log, horizon_hours=delays.horizon_hours, rhythm_hours=WEEK)
 
 
 def _largest(curve: DelayCurve, ages: Floats, truth: Floats) -> float:

@@ -118,11 +118,14 @@ def _shifted(rng: np.random.Generator, segment: Segment, delays: Delays, kind: s
     shown = segment.shown
     if kind == "stopped":
         return Segment(shown, np.where(shown + segment.known < since, segment.known, np.nan))
-    late = DAY if delays.window_days < 7 else 2 * DAY
-    changes = {"slower": {"stretch": 2.0}, "faster": {"stretch": 0.5}, "later": {"later_hours": late}}
-    known = known_ages(rng, shown, replace(delays, **changes[kind]))
+    stretch, later = {"slower": (2.0, 0.0), "faster": (0.5, 0.0), "later": (1.0, _later_hours(delays))}[kind]
+    known = known_ages(rng, shown, replace(delays, stretch=stretch, later_hours=later))
     known = np.where(rng.random(shown.size) < RATE, known, np.nan)
     return Segment(shown, np.where(shown >= since, known, segment.known))
+
+
+def _later_hours(delays: Delays) -> float:
+    return DAY if delays.window_days < 7 else 2 * DAY
 
 
 def _claims(world: str, found: dict[str, Any], size: Size) -> list[Claim]:

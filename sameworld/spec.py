@@ -256,7 +256,8 @@ def _nearest(name: str, names: list[str]) -> str:
 
 
 def _refusal(error: ValidationError) -> Refused:
-    fault = error.errors()[0]
+    faults = error.errors()
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])  # misspelt, then missing
     key = ".".join(str(part) for part in fault["loc"]).removesuffix(".[key]")
     if fault["type"] == "extra_forbidden":
         names = [*known_keys(), *keys_beside(key)]

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sameworld.maths.delay import fit_delay_curve, landing_lag_quantiles, pool_small_segments, why_pooled
-from sameworld.maths.delay_shift import ShiftAlarm, shift_alarm
+from sameworld.maths.delay_shift import WEEK, ShiftAlarm, shift_alarm
 from sameworld.records import Cannot, Refused
 from sameworld.store.artifacts import Artifact
 from sameworld.store.log import Log
@@ -160,7 +160,7 @@ def _arrays(table: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 def _curve(table: pl.DataFrame, horizon_hours: float) -> dict[str, Any]:
     try:
-        return fit_delay_curve(*_arrays(table), horizon_hours=horizon_hours).as_record()
+        return fit_delay_curve(*_arrays(table), horizon_hours=horizon_hours, rhythm_hours=WEEK).as_record()
     except Refused as refusal:
         return Cannot(str(refusal)).as_record()
 

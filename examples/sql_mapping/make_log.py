@@ -39,12 +39,12 @@ def main(out: Path) -> None:
 
 def write_day(day: Path, out: Path, name: str) -> None:
     """Write one day of the drop as the shop's services do."""
-    write_events(day, out / "events" / f"dt={name}", name)
+    write_events(day, out / "events" / f"dt={name}")
     write_actions(day, out / "actions" / f"{name}.csv")
     write_stats(day, out / "nightly" / name / "items.parquet")
 
 
-def write_events(day: Path, folder: Path, name: str) -> None:
+def write_events(day: Path, folder: Path) -> None:
     """Write the ranking server's events, one JSON a line, and the mark that says that no more will come."""
     events = [*ranked_events(day), *shown_events(day)]
     folder.mkdir(parents=True)
@@ -88,7 +88,8 @@ def shown_events(day: Path) -> list[dict[str, object]]:
             "logged": iso(rows[0, "arrived_at"]),
             "request": {"id": rows[0, "request_id"], "user": rows[0, "user_id"]},
             "items": [
-                {"sku": row["item_id"], "p": row["propensity"], **features_of(row)} for row in rows.iter_rows(named=True)
+                {"sku": row["item_id"], "p": row["propensity"], **features_of(row)}
+                for row in rows.iter_rows(named=True)
             ],
         }
         for rows in pages
@@ -113,10 +114,11 @@ def write_actions(day: Path, path: Path) -> None:
 
 
 def write_stats(day: Path, path: Path) -> None:
-    """Write the nightly statistics of items; nothing in them says when they could first be read: at 06:00 UTC."""
+    """Write the nightly statistics of items; they say from which hour (UTC) of their day on they could be read."""
     names = {"item_id": "sku", "item_ctr": "click_rate", "item_buy_rate": "buy_rate", "item_clicks": "clicks"}
     path.parent.mkdir(parents=True)
-    read(day, "features/item_stats").rename(names).select(names.values()).write_parquet(path)
+    hour = pl.col("available_at").dt.hour().alias("from_hour")
+    read(day, "features/item_stats").rename(names).select(*names.values(), hour).write_parquet(path)
 
 
 def read(day: Path, table: str) -> pl.DataFrame:

@@ -80,12 +80,17 @@ class DelayCurve:
         return cls(**fields)
 
 
-def fit_delay_curve(age_hours: ArrayLike, arrival_age_hours: ArrayLike, *, horizon_hours: float) -> DelayCurve:
+def fit_delay_curve(
+    age_hours: ArrayLike, arrival_age_hours: ArrayLike, *, horizon_hours: float, rhythm_hours: float = 0.0
+) -> DelayCurve:
     """Fit the known share by age with Kaplan-Meier on all impressions, with and without an outcome.
 
     age_hours : shape (n,), >= 0, how long each impression has been observed at the cutoff
     arrival_age_hours : shape (n,), age at which its first outcome became known; NaN: none is known. Below 0 counts as 0
     horizon_hours : the window plus the landing lag; what became known later counts as not come by the horizon
+    rhythm_hours : 168 where outcomes follow the week, 0 for none. Each age is then measured on impressions shown over
+        whole weeks (the oldest, partial one waits until younger ages fill it up), so that no weekday counts more than
+        another; up to the last week of the log's age, where there is no whole one
 
     Known(t) = (1 - S(t)) / (1 - S(horizon)). An impression censored at t is still at risk at t. The interval is the
     delta method on the logit, from Greenwood's variance with the covariance of S(t) and S(horizon); too narrow where
@@ -96,7 +101,7 @@ def fit_delay_curve(age_hours: ArrayLike, arrival_age_hours: ArrayLike, *, horiz
     """
     age, arrival = _observations(age_hours, arrival_age_hours)
     _refuse_unidentified(age, arrival, horizon_hours)
-    ages, events, at_risk, at_end = _risk_table(age, arrival, horizon_hours)
+    ages, events, at_risk, at_end = _risk_table(age, arrival, horizon_hours, rhythm_hours)
     survival = np.cumprod(1.0 - events / at_risk)
     # Where all at risk convert at once the variance is infinite by the formula; one survivor stands in.
     variance = np.cumsum(events / (at_risk * np.maximum(at_risk - events, 1.0)))
@@ -144,14 +149,39 @@ def _refuse_unidentified(age: Floats, arrival: Floats, horizon_hours: float) -> 
         raise Refused(what="no delay can be measured without outcomes", got=got, wanted=wanted, remedy=remedy)
 
 
-def _risk_table(age: Floats, arrival: Floats, horizon_hours: float) -> tuple[Floats, Floats, Floats, int]:
+def _risk_table(
+    age: Floats, arrival: Floats, horizon_hours: float, rhythm_hours: float
+) -> tuple[Floats, Floats, Floats, int]:
     """Distinct event ages, events at each, impressions at risk just before each, and at the horizon (at least 1)."""
     observed = np.fmin(np.minimum(age, horizon_hours), arrival)
-    ages, events = np.unique(observed[arrival <= horizon_hours], return_counts=True)
-    observed.sort()
-    at_risk = age.size - np.searchsorted(observed, ages, side="left")
-    at_end = max(age.size - int(np.searchsorted(observed, horizon_hours, side="left")), 1)
+    came = arrival <= horizon_hours
+    came[came] = age[came] - arrival[came] <= _span(arrival[came], age.max(), rhythm_hours)
+    if not came.any():
+        came = arrival <= horizon_hours
+        rhythm_hours = 0.0
+    ages, events = np.unique(observed[came], return_counts=True)
+    at_risk = _at_risk(ages, age, observed, rhythm_hours)
+    at_end = max(int(_at_risk(np.array([horizon_hours]), age, observed, rhythm_hours)[0]), 1)
     return ages, events.astype(np.float64), at_risk.astype(np.float64), at_end
+
+
+def _span(at: Floats, oldest: float, rhythm_hours: float) -> Floats:
+    """Hours of showing that count at each age: as many whole weeks as the log has beyond it, all if it has none."""
+    if rhythm_hours <= 0:
+        return np.full(at.shape, np.inf)
+    weeks = np.floor((oldest - at) / rhythm_hours)
+    return np.where(weeks >= 1, weeks * rhythm_hours, np.inf)
+
+
+def _at_risk(at: Floats, age: Floats, observed: Floats, rhythm_hours: float) -> NDArray[np.int64]:
+    """Count at each age (ascending) the impressions observed up to it whose showing lies within the span."""
+    counts = age.size - np.searchsorted(np.sort(observed), at, side="left")
+    spans = _span(at, age.max(), rhythm_hours)
+    for span in np.unique(spans[np.isfinite(spans)]):
+        here = spans == span
+        leaves = np.sort(np.minimum(age - span, np.nextafter(observed, np.inf)))  # beyond the span before this age
+        counts[here] -= leaves.size - np.searchsorted(leaves, at[here], side="right")
+    return counts
 
 
 def _known_interval(known: Floats, survival: Shares, variance: Shares) -> tuple[Floats, Floats]:

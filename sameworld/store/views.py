@@ -51,15 +51,10 @@ def join_view(
         )
         .sort(f"{view}_available_at")
     )
+    known_at = f"{view}_available_at"
     numbered = rows.with_row_index("_row").sort(at)
     joined = numbered.join_asof(
-        values,
-        left_on=at,
-        right_on=f"{view}_available_at",
-        by=keys,
-        strategy="backward",
-        check_sortedness=False,
-        coalesce=False,
+        values, left_on=at, right_on=known_at, by=keys, strategy="backward", check_sortedness=False, coalesce=False
     )
     return joined.sort("_row").drop("_row")
 

@@ -126,9 +126,15 @@ class Airflow:
         return str(run["dag_run_id"])
 
     def outcome(self, dag: str, run: str, seconds: float = 480) -> str:
-        """Wait until a run is over and return its state."""
-        self.until(lambda: self.state(dag, run) in OVER, seconds, lambda: f"{run}: {self.task_states(dag, run)}")
+        """Wait until a run is over and return its state; a task that has to be tried again fails the test at once."""
+        self.until(lambda: self._is_over(dag, run), seconds, lambda: f"{run}: {self.task_states(dag, run)}")
         return self.state(dag, run)
+
+    def _is_over(self, dag: str, run: str) -> bool:
+        failed = [name for name, state in self.task_states(dag, run).items() if state == "up_for_retry"]
+        logs = self.home.glob(f"logs/dag_id={dag}/run_id={run}/task_id={failed[0] if failed else ''}/*.log")
+        assert not failed, f"{failed} failed\n" + "\n".join(log.read_text()[-3000:] for log in logs)
+        return self.state(dag, run) in OVER
 
     def state(self, dag: str, run: str) -> str:
         return str(self.ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"])
@@ -161,7 +167,7 @@ class Airflow:
             dead = [name for name, service in self.services.items() if service.poll() is not None]
             assert not dead, f"{dead} died\n{self.last_words()}"
             assert time.monotonic() < last, f"not within {seconds} s. {what()}\n{self.last_words()}"
-            time.sleep(0.5)
+            time.sleep(1)
 
     def last_words(self) -> str:
         logs = sorted(self.home.glob("*.out"))

@@ -67,7 +67,14 @@ def loop_tree(drop: Path | str, **label: Any) -> Tree:
 def loop_drop(seed: int = 7, days: int = 14, requests_per_day: int = 150) -> Path:
     """Write a small closed-loop world's drop, fast to convert; nobody may change it."""
     out = fresh("loop") / "drop"
-    sizes = {"requests_per_day": requests_per_day, "users": 150, "items": 60, "candidates": 8, "slots": 5, "candidates_share": 0.0}
+    sizes = {
+        "requests_per_day": requests_per_day,
+        "users": 150,
+        "items": 60,
+        "candidates": 8,
+        "slots": 5,
+        "candidates_share": 0.0,
+    }
     quick = {"fast_delay_days": 0.25, "slow_delay_days": 1.0, "purchase_lag_hours": 2.0, "purchase_intercept": -0.6}
     world = WorldParameters(seed=seed, days=days, window_days=2.0, **sizes, **quick)  # type: ignore[arg-type]
     write_drop(out, world)

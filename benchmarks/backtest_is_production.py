@@ -1,0 +1,235 @@
+"""Is the back-test's promise what production then shows? Closed loops with landing lags of 0, 2 and 3 days.
+
+A simulated shop runs under a hand-made policy. At an earlier cutoff C0 the product ships a bundle of all that is known,
+and from six hours later on that bundle serves every request, with exploration: what is shown, and what items' click
+rates say, is then the bundle's own doing. Later, at C, the product runs on the drop again. Its back-test judges that
+very bundle on the requests shown since whose labels have closed. Production is known from the world itself: every
+request that was served in those days, with the features that were served, and with every purchase that happened within
+its window, whenever it landed. Outcomes land after gamma lags of these means (after minutes for 0).
+Claims, by lag: over the worlds, the mean of back-test minus production has 0 in its 95 % interval, or is below 0.001;
+and production lies in the back-test's own interval in as many worlds as 95 % allows (a binomial band that 1 honest
+count in 2000 leaves).
+Beside it stands the naive evaluation, "today and one day back": the bundle is scored at its own cutoff on the last day
+before it, with the labels as they were known. The claim there is that it is wrong: its interval leaves 0 out (at the
+small size: in the mean it is further off than the back-test).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.stats import binom, t
+
+from benchmarks.closed_loop_backtest import scored
+from benchmarks.evidence import Claim, finding
+from sameworld.models.bundle import Bundle, load_bundle
+from sameworld.models.judging import estimate_record, metric_replicates
+from sameworld.models.scored_rows import judged_rows
+from sameworld.sources.closed_loop import CandidateFeatures, DayLog, World, WorldParameters, heuristic
+from sameworld.sources.closed_loop_drop import ORDERS, tables
+from sameworld.sources.landing import land
+from sameworld.spec import Spec
+from sameworld.store.artifacts import Store, artifact_at
+from sameworld.store.times import parse_time
+from tasks.run import run_day
+
+FIRST_DAY, WINDOW_DAYS, JUDGED_DAYS, DEPLOY_LAG = date(2026, 3, 2), 2, 3, timedelta(hours=6)
+METRICS = ("normalised_entropy", "calibration_ratio")
+DRAW = {"seed": 5, "replicates": 300}
+WORLD: dict[str, Any] = {
+    "users": 150, "items": 80, "candidates": 10, "slots": 5, "candidates_share": 0.0, "propensity_share": 0.0,
+    "first_day": FIRST_DAY.isoformat(), "window_days": float(WINDOW_DAYS),
+    "fast_delay_days": 0.3, "slow_delay_days": 1.2, "purchase_intercept": -0.6,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large: requests a day, the worlds' seeds, and the landing lags in days."""
+
+    requests: int
+    seeds: tuple[int, ...]
+    lags: tuple[float, ...]
+
+
+SIZES = {
+    "small": Size(requests=120, seeds=(1, 2), lags=(0.0, 2.0)),
+    "full": Size(requests=150, seeds=tuple(range(1, 21)), lags=(0.0, 2.0, 3.0)),
+}
+# Days of log before C0: the window, the landing lag's q99, and days whose labels have closed by then.
+SHIPPED_ON = {0.0: 10, 2.0: 13, 3.0: 16}
+
+
+def run(small: bool) -> dict[str, Any]:
+    """Run every lag's worlds."""
+    size = SIZES["small" if small else "full"]
+    figures = {f"{lag:g} days": [one_world(seed, lag, size) for seed in size.seeds] for lag in size.lags}
+    claims = [claim for lag, worlds in figures.items() for claim in _claims(lag, worlds, small=small)]
+    return finding(seed=size.seeds[0], claims=claims, figures=figures)
+
+
+class Shop:
+    """A world whose drop grows day by day, and its days as they were."""
+
+    def __init__(self, drop: Path, parameters: WorldParameters) -> None:
+        self.drop, self.world, self.first_day = drop, World(parameters), parameters.first_day
+        self.days: list[DayLog] = []
+        self._waiting: dict[str, pl.DataFrame] = {}
+
+    def serve(self, score: Any, version: str) -> None:
+        """Serve a day and land what arrives on it."""
+        day = self.first_day + timedelta(days=len(self.days))
+        self.days.append(self.world.simulate_day(len(self.days), score, version=version))
+        for name, frame in tables(self.days[-1]).items():
+            old = self._waiting.get(name)
+            self._waiting[name] = frame if old is None else pl.concat([old, frame])
+        today = {name: pl.col(ORDERS[name][0]).dt.date() == day for name in self._waiting}
+        land({name: frame.filter(today[name]).sort(ORDERS[name]) for name, frame in self._waiting.items()},
+             self.drop, day)  # fmt: skip
+        self._waiting = {name: frame.filter(~today[name]) for name, frame in self._waiting.items()}
+
+    def served(self, since: datetime, before: datetime, known_by: datetime | None = None) -> pl.DataFrame:
+        """Return what was shown in between, as served, with the purchases known by then; by default all there are."""
+        shown = pl.concat([day.impressions for day in self.days]).filter(pl.col("shown_at").is_between(since, before))
+        came = pl.concat([day.outcomes for day in self.days]).filter(pl.col("kind") == "purchase")
+        came = came if known_by is None else came.filter(pl.col("arrived_at") < known_by)
+        rows = shown.join(came.select("request_id", "item_id", "happened_at"), on=["request_id", "item_id"], how="left")
+        inside = (pl.col("happened_at") - pl.col("shown_at") < timedelta(days=WINDOW_DAYS)).fill_null(value=False)
+        rows = rows.with_columns(target=inside.cast(pl.Int8), gain=inside.cast(pl.Float64))
+        return rows.sort("shown_at", "request_id", "position")
+
+
+def one_world(seed: int, lag_days: float, size: Size) -> dict[str, Any]:
+    """Let a world go on under a bundle, and return what was promised of it and what happened."""
+    lag_hours = 24.0 * lag_days or 0.1
+    values = {**WORLD, "seed": seed, "days": 45, "requests_per_day": size.requests}
+    parameters = WorldParameters.parse({**values, "purchase_lag_hours": lag_hours, "click_lag_hours": lag_hours})
+    with tempfile.TemporaryDirectory() as folder:
+        shop, store = Shop(Path(folder) / "drop", parameters), Store(str(Path(folder) / "root"))
+        spec = _spec(shop.drop)
+        for _ in range(SHIPPED_ON[lag_days]):
+            shop.serve(heuristic, "by hand")
+        bundle, cutoff, lag = _shipped(store, spec, shop)
+        naive = _found(shop.served(cutoff - timedelta(days=1), cutoff, known_by=cutoff), bundle)
+        return {"naive": naive, **_production(store, spec, shop, bundle, cutoff, lag)}
+
+
+def _spec(drop: Path) -> Spec:
+    label = {
+        "gains": {"click": 1.0, "purchase": 5.0}, "target": "purchase", "window_days": float(WINDOW_DAYS),
+        "segments": ["x_segment"],
+    }  # fmt: skip
+    return Spec.parse(
+        {
+            "source": {"kind": "drop", "uri": str(drop)},
+            "label": label,
+            "train": {"max_rounds": 60},
+            "evaluate": {"replicates": DRAW["replicates"], "at": [5]},
+            "backtest": {"days": JUDGED_DAYS, "deploy_lag_hours": DEPLOY_LAG / timedelta(hours=1)},
+        }
+    )
+
+
+def _midnight_after(shop: Shop) -> datetime:
+    return datetime.combine(shop.first_day + timedelta(days=len(shop.days)), time(), tzinfo=UTC)
+
+
+def _step(store: Store, spec: Spec, cutoff: datetime, only: str) -> dict[str, Any]:
+    """Run a day up to a step and return where each step wrote."""
+    report = run_day(store, spec, cutoff.date() - timedelta(days=1), only=only).report
+    return {step["name"]: step["uri"] for step in report["steps"]}
+
+
+def _shipped(store: Store, spec: Spec, shop: Shop) -> tuple[Bundle, datetime, timedelta]:
+    """Ship a bundle now; also return the cutoff and the landing lag by which labels close."""
+    cutoff = _midnight_after(shop)
+    uris = _step(store, spec, cutoff, "calibrate")
+    lag = timedelta(hours=artifact_at(uris["measure_delay"]).record["lag_hours"])
+    return load_bundle(artifact_at(uris["calibrate"])), cutoff, lag
+
+
+def _production(
+    store: Store, spec: Spec, shop: Shop, bundle: Bundle, cutoff: datetime, lag: timedelta
+) -> dict[str, Any]:
+    """Serve with the bundle until a run looks back at its cutoff; return the back-test and what really happened."""
+    policy = _deployed(bundle, cutoff + DEPLOY_LAG)
+    for _ in range(-(-(lag + timedelta(days=WINDOW_DAYS + JUDGED_DAYS)) // timedelta(days=1))):
+        shop.serve(policy, bundle.version)
+    while (back := _looks_back(store, spec, shop)) and parse_time(back["cutoff"]) < cutoff:
+        shop.serve(policy, bundle.version)
+    if parse_time(back["cutoff"]) != cutoff:
+        raise AssertionError(f"no run looks back at {cutoff}: {back}")
+    record = artifact_at(_step(store, spec, _midnight_after(shop), "evaluate")["evaluate"]).record
+    if record["bundle"] != bundle.content_hash:
+        raise AssertionError("the bundle that was judged is not the one that served")
+    happened = _found(shop.served(parse_time(back["from"]), parse_time(back["to"])), bundle)
+    return {"backtest": {**{name: record["metrics"][name] for name in METRICS}, "rows": record["rows"]},
+            "production": happened, "days": len(shop.days)}  # fmt: skip
+
+
+def _looks_back(store: Store, spec: Spec, shop: Shop) -> dict[str, Any]:
+    return artifact_at(_step(store, spec, _midnight_after(shop), "look_back")["look_back"]).record
+
+
+def _deployed(bundle: Bundle, since: datetime) -> Any:
+    """Score as the policy by hand did until the bundle was deployed."""
+
+    def score(features: CandidateFeatures) -> Any:
+        old = features.traffic.shown_at < int(since.timestamp()) * 1_000_000
+        return np.where(old[:, None], heuristic(features), scored(features, bundle))
+
+    return score
+
+
+def _found(rows: pl.DataFrame, bundle: Bundle) -> dict[str, Any]:
+    judged = judged_rows(rows, bundle)
+    metrics = {name: estimate_record(metric_replicates(name, judged, **DRAW)) for name in METRICS}
+    return {**metrics, "rows": len(rows), "positives": int(judged.target.sum())}
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    """Return the mean and the half width of its 95 % interval (Student's t over worlds)."""
+    spread = float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    return float(np.mean(values)), float(t.ppf(0.975, len(values) - 1) * spread)
+
+
+def _claims(lag: str, worlds: list[dict[str, Any]], *, small: bool) -> list[Claim]:
+    name = "normalised_entropy"
+    truth = [one["production"][name]["value"] for one in worlds]
+    off, naive = (
+        [one[who][name]["value"] - true for one, true in zip(worlds, truth, strict=True)]
+        for who in ("backtest", "naive")
+    )
+    (bias, reach), (wrong, about) = _mean(off), _mean(naive)
+    inside = sum(
+        one["backtest"][name]["low"] <= true <= one["backtest"][name]["high"]
+        for one, true in zip(worlds, truth, strict=True)
+    )
+    least = int(binom.ppf(0.0005, len(worlds), 0.95))
+    of = f"lag {lag}, {len(worlds)} worlds"
+    mean_truth = f"{np.mean(truth):.4f} in production"
+    return [
+        Claim(f"{of}: NE of the back-test, mean difference to production", f"{bias:+.4f} ± {reach:.4f}", mean_truth,
+              abs(bias) <= max(reach, 0.001)),
+        Claim(f"{of}: worlds in which production lies in the back-test's interval", str(inside), f"at least {least}",
+              inside >= least),
+        Claim(f"{of}: NE of the naive evaluation, mean difference to production", f"{wrong:+.4f} ± {about:.4f}",
+              "wrong", abs(wrong) > (abs(bias) if small else about)),
+        *_calibration(of, worlds),
+    ]  # fmt: skip
+
+
+def _calibration(of: str, worlds: list[dict[str, Any]]) -> list[Claim]:
+    mean = {
+        who: float(np.mean([one[who]["calibration_ratio"]["value"] for one in worlds]))
+        for who in ("backtest", "naive", "production")
+    }
+    words = f"back-test {mean['backtest']:.3f}, naive {mean['naive']:.3f}"
+    close = abs(mean["backtest"] - mean["production"]) <= 0.02
+    return [Claim(f"{of}: calibration ratio, mean", words, f"production {mean['production']:.3f}", close)]
