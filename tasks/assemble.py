@@ -1,105 +1,147 @@
-"""Assemble the training set: labels beside features as served, in the order of time, split by time."""
+"""Assemble the training set: features as served beside the labels, in the order of time, split by time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from sameworld.models.features import Kind, chosen, kind_of
-from sameworld.records import Cannot
+from sameworld.records import Blocked, Cannot
+from sameworld.sources.day_rows import DayRows, ViewRows
 from sameworld.store.artifacts import Artifact
-from sameworld.store.feature_rows import FeatureColumns, feature_columns, with_features
+from sameworld.store.feature_rows import feature_columns, with_features
 from sameworld.store.log import Log
-from sameworld.store.outcomes import impressions_shown
+from sameworld.store.parts import parts_of
 from sameworld.store.step import Work, step
-from sameworld.store.times import time_text
+from sameworld.store.times import parse_time, time_text
+from sameworld.store.views import views_named
+
+IDS = ("request_id", "item_id")
+
+
+@step(reads=("features",))
+def assemble_day(work: Work, *, rows: DayRows, views: ViewRows, labels: Artifact) -> None:
+    """Write the features of one shown day, row by row beside its labels.
+
+    Served values always win, served nulls included; a view's value is the newest that could be read when the
+    impression was shown. Columns that the day's files lack are absent from its part.
+    """
+    impressions = rows.impressions()
+    names = impressions.collect_schema().names()
+    features = work.spec.features
+    served = chosen(
+        [name for name in names if name.startswith("x_")], include=features.include, exclude=features.exclude
+    )
+    columns = feature_columns(rows.log, "impressions", served=served, views=views.columns)
+    keys = [name for name in ("user_id",) if name in names]
+    featured = with_features(
+        impressions.select(*IDS, *keys, "shown_at", "arrival_day", *columns.served),
+        views.log,
+        columns,
+        cutoff=rows.until,
+    )
+    table = featured.select(*IDS, *columns.names).collect(engine="streaming")
+    _refuse_out_of_step(table, labels)
+    work.write("features", table.drop(IDS))
+    work.rows = len(table)
+    work.record = {"day": rows.day.isoformat(), **_counts(table, columns.served, columns.names, labels)}
 
 
 @step(reads=("features", "train.days", "train.holdout_days", "label.window_days"))
 def run(work: Work, *, log: Artifact, labels: Artifact, delay: Artifact) -> None:
-    """Write one row an impression: its label and its features, a request's rows together, in the order of time.
+    """List the training set's parts, one a shown day, and cut it by time.
 
     The splits by shown_at: ``fit`` up to ``stop``, ``stop`` (early stopping) up to ``calibrate``, ``calibrate`` up to
     the last closed moment; what is younger is fitted only in the model that ships.
     """
     view = Log.open(log, work.store)
-    since = work.now - timedelta(days=work.spec.train.days)
-    rows = impressions_shown(view, since=since, before=work.now)
-    served = [name for name in rows.collect_schema().names() if name.startswith("x_")]
-    features = work.spec.features
-    names = chosen(served, include=features.include, exclude=features.exclude)
-    columns = feature_columns(view, "impressions", served=names, views=features.views)
-    examples = _side_by_side(labels, rows, view, columns, work.now)
-    kinds = _kinds(examples, columns, features.categories)
+    views = views_named(view, work.spec.features.views)
+    matures_after = timedelta(hours=labels.record["matures_after_hours"])
+    parts = []
+    for part in parts_of(labels, work.store):
+        rows = DayRows.of(view, part.day, matures_after=matures_after, cutoff=work.now)
+        read = ViewRows.of(view, views, rows.until)
+        made = work.part(assemble_day, rows=rows, views=read, labels=part.artifact.uri, cutoff=time_text(rows.until))
+        parts.append(made)
+    kinds = _kinds([part.record["kinds"] for part in parts], work.spec.features.categories)
     if not kinds:
         work.record = Cannot("the log has no features: no x_* column and no view is chosen").as_record()
         return
-    work.write("examples", examples)
-    work.rows = int(labels.record["rows"])
-    work.record = {**_counts(work, columns.served), "features": kinds, "splits": _splits(work, since, delay)}
-
-
-def _side_by_side(
-    labels: Artifact, rows: pl.LazyFrame, view: Log, columns: FeatureColumns, cutoff: datetime
-) -> pl.LazyFrame:
-    """Join labels and features by their place: both steps read the same impressions in the same order."""
-    keys = [name for name in ("user_id",) if name in rows.collect_schema().names()]
-    wanted = ["request_id", "item_id", *keys, "shown_at", "arrival_day", *columns.served]
-    featured = with_features(rows.select(wanted), view, columns, cutoff=cutoff).select(
-        pl.col("request_id").alias("_request_id"), pl.col("item_id").alias("_item_id"), *columns.names
-    )
-    beside = pl.concat([labels.scan("labels"), featured], how="horizontal")
-    same = (pl.col("request_id") == pl.col("_request_id")) & (pl.col("item_id") == pl.col("_item_id"))
-    mismatched = beside.select((~same).sum()).collect(engine="streaming").item()
-    if mismatched:
-        raise AssertionError(f"labels and impressions are out of step in {mismatched} rows")
-    request_time = pl.col("shown_at").min().over("request_id")
-    ordered = beside.drop("_request_id", "_item_id").with_columns(_request_time=request_time)
-    ordered = ordered.sort("_request_time", "request_id", "position", "item_id").drop("_request_time")
-    return ordered.with_columns(request=pl.col("request_id").rle_id())
-
-
-def _kinds(examples: pl.LazyFrame, columns: FeatureColumns, categories: Sequence[str]) -> dict[str, Kind]:
-    """Return how each feature is read; what the spec names as a category is one, whatever its type."""
-    schema = examples.collect_schema()
-    named = set(chosen(columns.names, include=categories, exclude=[]))
-    present = (name for name in columns.names if schema[name] != pl.Null)
-    return {name: "category" if name in named else kind_of(schema[name]) for name in present}
-
-
-def _counts(work: Work, served_names: Sequence[str]) -> dict[str, Any]:
-    table = pl.scan_parquet(work.folder / "examples.parquet")
-    names = [name for name in table.collect_schema().names() if name.startswith("x_")]
-    served = pl.any_horizontal(pl.col(name).is_not_null() for name in served_names) if served_names else pl.lit(False)
-    found = table.select(
-        rows=pl.len(),
-        requests=pl.col("request").n_unique(),
-        first=pl.col("shown_at").min(),
-        last=pl.col("shown_at").max(),
-        served_share=served.mean(),
-        longest=pl.col("request").rle().struct.field("len").max(),
-    ).collect(engine="streaming")
-    row = found.row(0, named=True)
-    nulls = table.select(pl.col(name).is_null().mean() for name in names).collect(engine="streaming").row(0, named=True)
-    return {
-        "rows": row["rows"],
-        "requests": row["requests"],
-        "from": time_text(row["first"]),
-        "to": time_text(row["last"] + timedelta(microseconds=1)),
-        "served_share": row["served_share"],
-        "replayed_share": 0.0,
-        "longest_list": row["longest"],
-        "null_share": nulls,
+    totals = _totals([part.record for part in parts], sorted(kinds))
+    work.rows = totals["rows"]
+    work.record = {
+        **totals,
+        "cutoff": time_text(work.now),
+        "parts": [{"day": part.record["day"], "fingerprint": part.fingerprint} for part in parts],
+        "label_parts": labels.record["parts"],
+        "curves": labels.record["curves"],
+        "features": kinds,
+        "splits": _splits(work, parse_time(totals["from"]), delay),
     }
 
 
-def _splits(work: Work, since: datetime, delay: Artifact) -> dict[str, Any]:
+def _refuse_out_of_step(table: pl.DataFrame, labels: Artifact) -> None:
+    """Both steps read the same rows in the same order; if they ever did not, rows would get each other's labels."""
+    ids = labels.scan("labels").select(IDS).collect(engine="streaming")
+    if not table.select(IDS).equals(ids):
+        raise Blocked(
+            what="labels and features are out of step", findings=("BLOCK labels and features are out of step",)
+        )
+
+
+def _counts(table: pl.DataFrame, served: Sequence[str], names: Sequence[str], labels: Artifact) -> dict[str, Any]:
+    was_served = pl.any_horizontal(pl.col(name).is_not_null() for name in served) if served else pl.lit(value=False)
+    shown = labels.scan("labels").select(first=pl.col("shown_at").min(), last=pl.col("shown_at").max()).collect()
+    runs = table.select(pl.col("request_id").rle()).unnest("request_id")
+    first, last = shown.row(0)
+    return {
+        "rows": len(table),
+        "requests": len(runs),
+        "longest_list": int(runs["len"].to_numpy().max(initial=0)),
+        "served": int(table.select(was_served.sum()).item()) if served else 0,
+        "first": time_text(first) if first else None,
+        "last": time_text(last) if last else None,
+        "nulls": {name: int(table[name].null_count()) for name in names},
+        "kinds": {name: kind_of(table.schema[name]) for name in names if table.schema[name] != pl.Null},
+    }
+
+
+def _kinds(records: Sequence[Mapping[str, Kind]], categories: Sequence[str]) -> dict[str, Kind]:
+    """Return how each feature is read; what the spec names as a category is one, whatever its type."""
+    found: dict[str, Kind] = {}
+    for record in records:
+        found |= record
+    named = set(chosen(sorted(found), include=categories, exclude=[]))
+    return {name: "category" if name in named else kind for name, kind in sorted(found.items())}
+
+
+def _totals(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    rows = sum(one["rows"] for one in records)
+    nulls = {name: sum(one["nulls"].get(name, one["rows"]) for one in records) for name in names}
+    return {
+        "rows": rows,
+        "requests": sum(one["requests"] for one in records),
+        "from": min(one["first"] for one in records),
+        "to": time_text(parse_time(max(one["last"] for one in records)) + timedelta(microseconds=1)),
+        "served_share": sum(one["served"] for one in records) / rows,
+        "replayed_share": 0.0,
+        "longest_list": max(one["longest_list"] for one in records),
+        "null_share": {name: count / rows for name, count in nulls.items()},
+        "null_rates": {
+            "features": list(names),
+            "days": [one["day"] for one in records],
+            "rates": [[one["nulls"].get(name, one["rows"]) / one["rows"] for one in records] for name in names],
+        },
+    }
+
+
+def _splits(work: Work, begins: datetime, delay: Artifact) -> dict[str, Any]:
     """Cut the closed days: the last ``holdout_days``, at most a third of them, half to stop on, half to calibrate."""
     closed_before = work.now - timedelta(days=work.spec.label.window_days, hours=delay.record["lag_hours"])
-    begins = max(since, _first_shown(work))
+    begins = max(begins, work.now - timedelta(days=work.spec.train.days))
     span = max(closed_before - begins, timedelta(0))
     held_out = min(timedelta(days=work.spec.train.holdout_days), span / 3)
     return {
@@ -109,10 +151,3 @@ def _splits(work: Work, since: datetime, delay: Artifact) -> dict[str, Any]:
         "closed": time_text(closed_before),
         "cutoff": time_text(work.now),
     }
-
-
-def _first_shown(work: Work) -> datetime:
-    first: datetime = (
-        pl.scan_parquet(work.folder / "examples.parquet").select(pl.col("shown_at").min()).collect().item()
-    )
-    return first

@@ -20,6 +20,7 @@ from sameworld.records import Cannot, Refused
 from sameworld.store.artifacts import Artifact
 from sameworld.store.candidates import candidate_rows
 from sameworld.store.log import Log
+from sameworld.store.parts import examples_of
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_time
 
@@ -37,7 +38,8 @@ def run(work: Work, *, log: Artifact, examples: Artifact, bundle: Artifact, look
     model = load_bundle(bundle)
     period = {name: parse_time(look_back.record[name]) for name in ("from", "to")}
     shown = pl.col("shown_at")
-    rows = examples.scan("examples").filter(shown >= period["from"], shown < period["to"], pl.col("closed"))
+    rows = examples_of(examples, work.store, since=period["from"], before=period["to"])
+    rows = rows.filter(shown >= period["from"], shown < period["to"], pl.col("closed"))
     table = _whole_requests(rows).collect(engine="streaming")
     if not len(table):
         work.record = Cannot("no request shown since the back-test's model has a closed label").as_record()
@@ -201,7 +203,9 @@ def _checks(work: Work, log: Artifact, examples: Artifact) -> list[dict[str, Any
     if int(examples.record["longest_list"]) > 1 or not {"policy_id", "branch"} <= names:
         return []
     policies = view.table("requests").select("request_id", "policy_id", "branch")
-    complete = examples.scan("examples").filter(pl.col("completeness") == 1.0, pl.col("propensity").is_not_null())
+    complete = examples_of(examples, work.store).filter(
+        pl.col("completeness") == 1.0, pl.col("propensity").is_not_null()
+    )
     rows = complete.join(policies, on="request_id").sort("request_id").collect(engine="streaming")
     uniform = rows.group_by("policy_id").agg(only=(pl.col("branch") == "shuffle").all()).filter("only")
     return [

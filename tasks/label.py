@@ -2,126 +2,150 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from sameworld.maths.delay import DelayCurve
 from sameworld.records import Cannot
+from sameworld.sources.day_rows import LONGEST_REQUEST, DayRows, shown_days
 from sameworld.store.artifacts import Artifact
 from sameworld.store.log import Log
-from sameworld.store.outcomes import impressions_shown, outcomes_in_window, with_segments
+from sameworld.store.outcomes import outcomes_in_window, with_segments
+from sameworld.store.parts import usable_curves
 from sameworld.store.step import Work, step
+from sameworld.store.times import day_end, day_start, time_text
 
-ALL = "all"
+KEY = ["request_id", "item_id"]
+OF_A_DAY = ("label.window_days", "label.gains", "label.target", "label.segments", "source.max_skew_seconds")
+COLUMNS = ("request_id", "item_id", "user_id", "shown_at", "position", "propensity")
 
 
-@step(
-    reads=(
-        "label.window_days",
-        "label.gains",
-        "label.target",
-        "label.segments",
-        "source.max_skew_seconds",
-        "train.days",
+@step(reads=OF_A_DAY)
+def label_day(work: Work, *, rows: DayRows) -> None:
+    """Label the impressions of one shown day as known at the part's end.
+
+    An impression closes at shown_at + window + lag; its label counts what had arrived by then (and by the part's end)
+    and never changes. So the part of a day whose impressions have all closed is made once.
+    """
+    segments = work.spec.label.segments
+    impressions = rows.impressions([*COLUMNS, *segments])
+    absent = set(segments) - set(impressions.collect_schema().names())  # a column can come into the log later
+    impressions = with_segments(impressions.with_columns(pl.lit(None).alias(name) for name in sorted(absent)), segments)
+    segmented = impressions.drop(segments)
+    shown = segmented.with_columns(closes_at=pl.col("shown_at") + rows.matures_after).collect(engine="streaming")
+    events = _events(work, rows, shown)
+    kinds = sorted(work.spec.label.gains)
+    labels = _labelled(shown, events, kinds)
+    labels = labels.with_columns(
+        gain=pl.sum_horizontal(pl.col(f"is_{k}") * work.spec.label.gains[k] for k in kinds).cast(pl.Float64),
+        target=pl.col(f"is_{work.spec.label.target}").cast(pl.Int8),
     )
-)
-def run(work: Work, *, log: Artifact, delay: Artifact) -> None:
-    """Write one row an impression: gain, target, CLOSED or OPEN, age and completeness.
+    work.rows = len(labels)
+    work.record = _counts(rows, labels, events, kinds)
+    work.write("labels", labels)
 
-    An impression is OPEN until shown_at + window + lag has passed, clicked or not. A closed label counts what had
-    arrived when it closed, and never changes; what arrives later is counted as late. Rows are in the log's order.
+
+@step(reads=(*OF_A_DAY, "train.days"))
+def run(work: Work, *, log: Artifact, delay: Artifact) -> None:
+    """List the parts of the training period, one a shown day, and count them.
+
+    An impression is OPEN until shown_at + window + lag has passed, clicked or not. Parts of closed days are reused as
+    they are; only days that are still open are made anew.
     """
     if "cannot" in delay.record["curves"]:
         work.record = delay.record["curves"]
         return
-    window, lag = timedelta(days=work.spec.label.window_days), timedelta(hours=delay.record["lag_hours"])
     view = Log.open(log, work.store)
-    since = work.now - timedelta(days=work.spec.train.days)
-    impressions = with_segments(impressions_shown(view, since=since, before=work.now), work.spec.label.segments)
-    shown = _shown(work, impressions, window + lag)
-    skew = timedelta(seconds=work.spec.source.max_skew_seconds)
-    events = outcomes_in_window(view, shown=shown, window=window, skew=skew, cutoff=work.now).collect(
-        engine="streaming"
+    matures_after = timedelta(days=work.spec.label.window_days, hours=delay.record["lag_hours"])
+    parts = []
+    for day in shown_days(view, since=work.now - timedelta(days=work.spec.train.days), cutoff=work.now):
+        rows = DayRows.of(view, day, matures_after=matures_after, cutoff=work.now)
+        part = work.part(label_day, rows=rows, cutoff=time_text(rows.until))
+        if part.record["rows"]:
+            parts.append(part)
+    if not parts:
+        work.record = Cannot("no impression was shown in the training period").as_record()
+        return
+    work.record = {
+        "cutoff": time_text(work.now),
+        "parts": [{"day": part.record["day"], "fingerprint": part.fingerprint} for part in parts],
+        "curves": usable_curves(delay.record["curves"][work.spec.label.target]),
+        "matures_after_hours": matures_after / timedelta(hours=1),
+        **_totals([part.record for part in parts], sorted(work.spec.label.gains)),
+        "late_after_close": delay.record["late_after_close"]["all"],
+    }
+    for kind, counts in work.record["by_kind"].items():
+        counts["late_after_close"] = delay.record["late_after_close"][kind]
+    work.rows = work.record["rows"]
+
+
+def _events(work: Work, rows: DayRows, shown: pl.DataFrame) -> pl.DataFrame:
+    """Return the outcome events of the day's impressions within their window, known at the part's end."""
+    window, skew = timedelta(days=work.spec.label.window_days), timedelta(seconds=work.spec.source.max_skew_seconds)
+    if not rows.log.has("outcomes"):
+        return shown.clear().with_columns(
+            kind=pl.lit("", pl.String), **dict.fromkeys(("arrived_at", "retracted_at"), pl.col("shown_at"))
+        )
+    happened = pl.col("happened_at").is_between(
+        day_start(rows.day) - skew, day_end(rows.day) + LONGEST_REQUEST + window, closed="left"
     )
-    kinds = sorted(work.spec.label.gains)
-    labels = _labels(shown, events, kinds).collect(engine="streaming")
-    labels = labels.with_columns(
-        gain=pl.sum_horizontal(pl.col(f"is_{k}") * work.spec.label.gains[k] for k in kinds).cast(pl.Float64),
-        target=pl.col(f"is_{work.spec.label.target}").cast(pl.Int8),
-        completeness=pl.Series(_completeness(labels, delay.record["curves"][work.spec.label.target])),
-    )
-    work.rows = len(labels)
-    work.record = _counts(labels, events, kinds)
-    work.write("labels", labels.drop("closes_at"))
+    events = outcomes_in_window(
+        rows.log, shown=shown.select(*KEY, "shown_at", "closes_at").lazy(), window=window, skew=skew,
+        cutoff=rows.until, among=happened,
+    )  # fmt: skip
+    return events.collect(engine="streaming")
 
 
-def _shown(work: Work, impressions: pl.LazyFrame, matures_after: timedelta) -> pl.LazyFrame:
-    names = impressions.collect_schema().names()
-    optional = [name for name in ("user_id", "propensity") if name in names]
-    closes_at = pl.col("shown_at") + matures_after
-    return impressions.select(
-        "request_id",
-        "item_id",
-        *optional,
-        "shown_at",
-        "position",
-        "segment",
-        closes_at=closes_at,
-        closed=closes_at <= work.now,
-        age_hours=(pl.lit(work.now) - pl.col("shown_at")).dt.total_microseconds() / 3.6e9,
-    )
-
-
-def _labels(shown: pl.LazyFrame, events: pl.DataFrame, kinds: list[str]) -> pl.LazyFrame:
+def _labelled(shown: pl.DataFrame, events: pl.DataFrame, kinds: Sequence[str]) -> pl.DataFrame:
     in_time = (pl.col("arrived_at") < pl.col("closes_at")) & (
         pl.col("retracted_at").is_null() | (pl.col("retracted_at") >= pl.col("closes_at"))
     )
     flags = [(pl.col("kind") == kind).any().alias(f"is_{kind}") for kind in kinds]
-    known = events.lazy().filter(in_time).group_by("request_id", "item_id").agg(flags)
-    joined = shown.join(known, on=["request_id", "item_id"], how="left", maintain_order="left")
+    known = events.filter(in_time).group_by(KEY).agg(flags)
+    joined = shown.join(known, on=KEY, how="left", maintain_order="left")
     return joined.with_columns(pl.col(f"is_{kind}").fill_null(value=False) for kind in kinds)
 
 
-def _completeness(labels: pl.DataFrame, curves: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return F(age | segment) for open rows and 1 for closed ones."""
-    age, segment = labels["age_hours"].to_numpy(), labels["segment"]
-    result = np.ones(len(labels))
-    for name in segment.unique().sort():
-        record = curves.get(name, curves[ALL])
-        record = curves[ALL] if "cannot" in record else record
-        if "cannot" not in record:
-            rows = ((segment == name) & ~labels["closed"]).to_numpy()
-            result[rows] = DelayCurve.from_record(record).at(age[rows])
-    return result
-
-
-def _counts(labels: pl.DataFrame, events: pl.DataFrame, kinds: list[str]) -> dict[str, Any]:
-    if not len(labels):
-        return Cannot("no impression was shown in the training period").as_record()
-    closed = int(labels["closed"].sum())
-    late = events.filter(pl.col("closed") & (pl.col("arrived_at") >= pl.col("closes_at")))
+def _counts(rows: DayRows, labels: pl.DataFrame, events: pl.DataFrame, kinds: Sequence[str]) -> dict[str, Any]:
     retracted = events.filter(pl.col("retracted_at").is_not_null())
-    by_day = labels.group_by(day=pl.col("shown_at").dt.date().cast(pl.String)).agg(
-        closed=pl.col("closed").sum(), open=(~pl.col("closed")).sum(), positives=pl.col("target").sum()
-    )
     return {
+        "day": rows.day.isoformat(),
+        "until": time_text(rows.until),
         "rows": len(labels),
-        "closed": closed,
-        "open": len(labels) - closed,
-        "closed_share": closed / len(labels),
+        "closed": int((labels["closes_at"] <= rows.until).sum()),
         "positives": int(labels["target"].sum()),
-        "late_after_close": len(late),
         "by_kind": {
             kind: {
                 "outcomes": int((events["kind"] == kind).sum()),
                 "positives": int(labels[f"is_{kind}"].sum()),
-                "late_after_close": int((late["kind"] == kind).sum()),
                 "retracted": int((retracted["kind"] == kind).sum()),
             }
             for kind in kinds
         },
-        "by_day": by_day.sort("day").to_dicts(),
+    }
+
+
+def _totals(records: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
+    rows, closed = sum(one["rows"] for one in records), sum(one["closed"] for one in records)
+    names = ("outcomes", "positives", "retracted")
+    return {
+        "rows": rows,
+        "closed": closed,
+        "open": rows - closed,
+        "closed_share": closed / rows,
+        "positives": sum(one["positives"] for one in records),
+        "by_kind": {
+            kind: {name: sum(one["by_kind"][kind][name] for one in records) for name in names} for kind in kinds
+        },
+        "by_day": [
+            {
+                "day": one["day"],
+                "closed": one["closed"],
+                "open": one["rows"] - one["closed"],
+                "positives": one["positives"],
+            }
+            for one in records
+        ],
     }

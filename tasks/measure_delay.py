@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -58,15 +59,23 @@ def run(work: Work, *, log: Artifact) -> None:
         return
     lag_hours = math.ceil(lags["slowest_q99"] / work.spec.label.lag_grid_hours) * work.spec.label.lag_grid_hours
     horizon_hours = window / timedelta(hours=1) + lag_hours
+    late = _late(events, sorted(work.spec.label.gains), window + timedelta(hours=lag_hours))
     work.record = {
         "cutoff_day": work.now.date().isoformat(),
         "landing_lag_hours": lags["by_table"],
         "lag_by_segment_hours": lags["by_segment"],
         "lag_hours": lag_hours,
+        "late_after_close": late,
         "window_days": work.spec.label.window_days,
         "segments": work.spec.label.segments,
         **_curves(work, shown, events, horizon_hours),
     }
+
+
+def _late(events: pl.DataFrame, kinds: Sequence[str], matures_after: timedelta) -> dict[str, int]:
+    """Count the outcomes that arrived after their impression's label had closed, by kind and in all."""
+    late = events.filter(pl.col("arrived_at") - pl.col("shown_at") >= matures_after)
+    return {"all": len(late), **{kind: int((late["kind"] == kind).sum()) for kind in kinds}}
 
 
 def _read(work: Work, view: Log, window: timedelta) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import polars as pl
-
 from sameworld.maths.delay import DelayCurve
 from sameworld.page.render import render
 from sameworld.records import Cannot, SameworldError
@@ -240,7 +238,7 @@ def _plots(made: _Made, report: dict[str, Any]) -> dict[str, Any]:
         "examination": made.section("calibrate", lambda one: one.record["examination"]),
         "slices": report["slices"],
         "propensity_histogram": value.get("propensities") or Cannot(value.get("cannot", "none logged")).as_record(),
-        "null_rates": made.section("assemble", _null_rates),
+        "null_rates": made.section("assemble", lambda one: one.record["null_rates"]),
         "labels_by_day": made.section("label", lambda one: one.record["by_day"]),
         "ignored_columns": made.section("resolve", _ignored),
         "findings": [
@@ -265,12 +263,3 @@ def _drawn_curves(delay: Artifact) -> Any:
 
 def _ignored(log: Artifact) -> list[str]:
     return [f"{table}.{column}" for table, columns in sorted(log.record["ignored"].items()) for column in columns]
-
-
-def _null_rates(examples: Artifact) -> dict[str, Any]:
-    names = sorted(examples.record["features"])
-    day = pl.col("shown_at").dt.date().cast(pl.String)
-    rates = examples.scan("examples").group_by(day=day).agg(pl.col(name).is_null().mean() for name in names).sort("day")
-    table = rates.collect(engine="streaming")
-    columns = [table[name].to_list() for name in names]
-    return {"features": names, "days": table["day"].to_list(), "rates": columns}

@@ -17,6 +17,7 @@ from sameworld.models.training import Fitted, Rows, fit_probability, fit_ranker
 from sameworld.records import Cannot, Estimate, Refused
 from sameworld.store.artifacts import Artifact, canonical
 from sameworld.store.log import Log
+from sameworld.store.parts import examples_of
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_time
 
@@ -48,7 +49,7 @@ def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
     the calibration reads. Then both are refitted with the same rounds on all that is known at the cutoff; young rows
     count by their completeness. A log without lists gets no ranker: the probability orders.
     """
-    table = examples.scan("examples").collect(engine="streaming")
+    table = examples_of(examples, work.store).collect(engine="streaming")
     kinds = examples.record["features"]
     features = learn_features(table.lazy(), kinds)
     matrix = feature_matrix(table, features)

@@ -18,6 +18,7 @@ from sameworld.store.artifacts import Artifact, Store
 from sameworld.store.log import Log
 from sameworld.store.log_profile import ORPHAN, Asked, daily_counts, log_profile, missing
 from sameworld.store.outcomes import NO_VALUE
+from sameworld.store.parts import examples_of, labels_of
 from sameworld.store.step import Work, step
 from sameworld.store.table_profiles import bad_labels, labels_profile, request_runs, training_profile
 from sameworld.store.times import parse_day
@@ -63,7 +64,7 @@ def check_log(work: Work, *, log: Artifact) -> None:
 def check_labels(work: Work, *, labels: Artifact, delay: Artifact) -> None:
     """Check the labels: both classes among the closed rows, gains and completeness that are numbers."""
     horizon_hours = 24 * work.spec.label.window_days + delay.record["lag_hours"]
-    table, bad = labels.scan("labels"), bad_labels(horizon_hours)
+    table, bad = labels_of(labels, work.store), bad_labels(horizon_hours)
     thresholds = {"min_positives": work.spec.validate.min_positives}
     profile = labels_profile(
         table, horizon_hours=horizon_hours, target=work.spec.label.target, enough_rows=thresholds["min_positives"]
@@ -84,7 +85,7 @@ def check_labels(work: Work, *, labels: Artifact, delay: Artifact) -> None:
 @step()
 def check_training_set(work: Work, *, examples: Artifact) -> None:
     """Check the training set: from before the cutoff, requests whole, features that say something."""
-    table = examples.scan("examples")
+    table = examples_of(examples, work.store)
     known = set(table.collect_schema().names())
     features = [name for name in sorted(examples.record["features"]) if name in known]
     profile = training_profile(table, features=features, cutoff=work.now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -90,6 +90,7 @@ class Log:
 
     resolved: Artifact
     days: tuple[Artifact, ...]
+    gone: pl.DataFrame
 
     @classmethod
     def open(cls, resolved: Artifact, store: Store) -> Log:
@@ -100,7 +101,12 @@ class Log:
             if artifact is None:
                 raise Refused(what=f"the log's day {entry['day']} is gone", remedy="run the day again")
             found.append(artifact)
-        return cls(resolved, tuple(found))
+        return cls(resolved, tuple(found), resolved.scan("gone").collect())
+
+    @property
+    def waits(self) -> dict[str, timedelta]:
+        """How long a row waits for its parent table's row before it is an orphan, by parent table."""
+        return {name: timedelta(hours=hours) for name, hours in self.resolved.record["lag_used_hours"].items()}
 
     def has(self, table: str) -> bool:
         """Say whether any day delivered rows of this table."""
@@ -133,10 +139,10 @@ class Log:
         return rows.with_columns(pl.col("value").fill_null(1.0)) if name == "outcomes" else rows
 
     def _gone(self, table: str) -> dict[date, pl.Series]:
-        frame = self.resolved.scan("gone").filter(pl.col("table") == table)
+        frame = self.gone.filter(pl.col("table") == table)
         if table == "outcomes":
             frame = frame.filter(pl.col("reason") != "conflict")
-        by_day = frame.select("day", "row").collect().partition_by("day", as_dict=True)
+        by_day = frame.select("day", "row").partition_by("day", as_dict=True)
         return {key[0]: part["row"] for key, part in by_day.items()}
 
 

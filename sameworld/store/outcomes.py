@@ -44,17 +44,25 @@ def with_segments(frame: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
 
 
 def outcomes_in_window(
-    log: Log, *, shown: pl.LazyFrame, window: timedelta, skew: timedelta, cutoff: datetime
+    log: Log,
+    *,
+    shown: pl.LazyFrame,
+    window: timedelta,
+    skew: timedelta,
+    cutoff: datetime,
+    among: pl.Expr | None = None,
 ) -> pl.LazyFrame:
     """Return every outcome event known at the cutoff that happened within its impression's window.
 
     shown : frame with request_id, item_id, shown_at (and what else should be carried along)
+    among : which outcome rows can matter, where that is known beforehand
 
     One row an event: the columns of ``shown``, kind, happened_at, arrived_at (first known), retracted_at (null: never),
     in the order of shown_at, then of the event's key.
     An event up to ``skew`` before its impression counts: the two clocks differ by that much.
     """
     events = log.table("outcomes").filter(pl.col("arrived_at") < cutoff)
+    events = events if among is None else events.filter(among)
     event_key = [*KEY, "kind", "happened_at"]
     if "retracted" in events.collect_schema().names():
         taken_back = pl.col("retracted").fill_null(False)

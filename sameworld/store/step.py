@@ -73,6 +73,7 @@ class Work:
     cutoff: datetime | None
     folder: Path
     store: Store
+    whole_spec: Spec
     rows: int = 0
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -88,6 +89,13 @@ class Work:
             if not lacks_room(error):
                 raise
             raise Refused(what=NO_ROOM, got=f"{error} ({path.name})", wanted="room and permission") from error
+
+    def part(self, made_by: Step, *, cutoff: str, **inputs: Input) -> Artifact:
+        """Make (or reuse) a part of this step's table as an artifact of its own.
+
+        Its keys must be among this step's own, or a change of the spec could miss the parts.
+        """
+        return self.store.open(made_by(store=self.store, spec=self.whole_spec, cutoff=cutoff, **inputs))
 
     @property
     def now(self) -> datetime:
@@ -126,7 +134,7 @@ class Step:
         with scratch_folder(store) as folder:
             with measured() as cost:
                 at = None if isinstance(moment, Cannot) else moment
-                work = Work(narrowed(spec, self.reads), spec.part(self.reads), at, folder, store)
+                work = Work(narrowed(spec, self.reads), spec.part(self.reads), at, folder, store, spec)
                 if reason is None:
                     self.body(work, **opened)
                 else:

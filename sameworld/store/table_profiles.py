@@ -67,9 +67,9 @@ def training_profile(examples: pl.LazyFrame, *, features: Sequence[str], cutoff:
 
 def request_runs(examples: pl.LazyFrame) -> pl.LazyFrame:
     """Return how many unbroken runs of rows each request has; a request whose rows stand together has one."""
-    request = pl.col("request_id")
-    starts = examples.select(request, begins=(request != request.shift()).fill_null(value=True))
-    return starts.filter("begins").group_by("request_id").agg(runs=pl.len())
+    request = pl.struct("part", "request_id")
+    starts = examples.select("part", "request_id", begins=(request != request.shift()).fill_null(value=True))
+    return starts.filter("begins").group_by("part", "request_id").agg(runs=pl.len())
 
 
 def _classes(counts: Row, enough_rows: int) -> Row:
