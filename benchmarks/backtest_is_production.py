@@ -36,8 +36,9 @@ from sameworld.sources.closed_loop_drop import ORDERS, tables
 from sameworld.sources.landing import land
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Store, artifact_at
-from sameworld.store.times import parse_time
-from tasks.run import run_day
+from sameworld.store.times import parse_time, time_text
+from tasks.flow import perform
+from tasks.run import Call, planned
 
 FIRST_DAY, WINDOW_DAYS, JUDGED_DAYS, DEPLOY_LAG = date(2026, 3, 2), 2, 3, timedelta(hours=6)
 METRICS = ("normalised_entropy", "calibration_ratio")
@@ -63,6 +64,7 @@ SIZES = {
     "full": Size(requests=150, seeds=tuple(range(1, 21)), lags=(0.0, 2.0, 3.0)),
 }
 # Days of log before C0: the window, the landing lag's q99, and days whose labels have closed by then.
+MOST_DAYS = 45
 SHIPPED_ON = {0.0: 10, 2.0: 13, 3.0: 16}
 
 
@@ -96,7 +98,9 @@ class Shop:
 
     def served(self, since: datetime, before: datetime, known_by: datetime | None = None) -> pl.DataFrame:
         """Return what was shown in between, as served, with the purchases known by then; by default all there are."""
-        shown = pl.concat([day.impressions for day in self.days]).filter(pl.col("shown_at").is_between(since, before))
+        shown = pl.concat([day.impressions for day in self.days]).filter(
+            pl.col("shown_at").is_between(since, before, closed="left")
+        )
         came = pl.concat([day.outcomes for day in self.days]).filter(pl.col("kind") == "purchase")
         came = came if known_by is None else came.filter(pl.col("arrived_at") < known_by)
         rows = shown.join(came.select("request_id", "item_id", "happened_at"), on=["request_id", "item_id"], how="left")
@@ -106,18 +110,32 @@ class Shop:
 
 
 def one_world(seed: int, lag_days: float, size: Size) -> dict[str, Any]:
-    """Let a world go on under a bundle, and return what was promised of it and what happened."""
+    """Let a world go on under a bundle, and return what was promised of it and what happened.
+
+    The landing lag is measured anew every day; where it shrinks overnight no run may look back at a cutoff, and the
+    world is begun again with the next one.
+    """
     lag_hours = 24.0 * lag_days or 0.1
-    values = {**WORLD, "seed": seed, "days": 45, "requests_per_day": size.requests}
+    values = {**WORLD, "seed": seed, "days": MOST_DAYS, "requests_per_day": size.requests}
     parameters = WorldParameters.parse({**values, "purchase_lag_hours": lag_hours, "click_lag_hours": lag_hours})
+    for shipped_on in range(SHIPPED_ON[lag_days], MOST_DAYS):
+        found = _shipped_on(shipped_on, parameters)
+        if found:
+            return found
+    raise AssertionError("no run looks back at any cutoff")
+
+
+def _shipped_on(days: int, parameters: WorldParameters) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory() as folder:
         shop, store = Shop(Path(folder) / "drop", parameters), Store(str(Path(folder) / "root"))
         spec = _spec(shop.drop)
-        for _ in range(SHIPPED_ON[lag_days]):
+        for _ in range(days):
             shop.serve(heuristic, "by hand")
-        bundle, cutoff, lag = _shipped(store, spec, shop)
+        cutoff = _midnight_after(shop)
+        bundle = load_bundle(artifact_at(_step(store, spec, cutoff, "calibrate")["calibrate"]))
         naive = _found(shop.served(cutoff - timedelta(days=1), cutoff, known_by=cutoff), bundle)
-        return {"naive": naive, **_production(store, spec, shop, bundle, cutoff, lag)}
+        later = _production(store, spec, shop, bundle, cutoff)
+        return {"naive": naive, **later} if later else None
 
 
 def _spec(drop: Path) -> Spec:
@@ -141,34 +159,28 @@ def _midnight_after(shop: Shop) -> datetime:
 
 
 def _step(store: Store, spec: Spec, cutoff: datetime, only: str) -> dict[str, Any]:
-    """Run a day up to a step and return where each step wrote."""
-    report = run_day(store, spec, cutoff.date() - timedelta(days=1), only=only).report
-    return {step["name"]: step["uri"] for step in report["steps"]}
+    """Run the flow of a cutoff up to a step, without a report, and return where each step wrote."""
+    handles: dict[str, Any] = {}
+    for call in planned(time_text(cutoff)).only(only):
+        given = {name: handles[value.key] if isinstance(value, Call) else value for name, value in call.inputs.items()}
+        handles[call.key] = perform(call.name, store=store, spec=spec, **given)
+    return {name: handle["uri"] for name, handle in handles.items()}
 
 
-def _shipped(store: Store, spec: Spec, shop: Shop) -> tuple[Bundle, datetime, timedelta]:
-    """Ship a bundle now; also return the cutoff and the landing lag by which labels close."""
-    cutoff = _midnight_after(shop)
-    uris = _step(store, spec, cutoff, "calibrate")
-    lag = timedelta(hours=artifact_at(uris["measure_delay"]).record["lag_hours"])
-    return load_bundle(artifact_at(uris["calibrate"])), cutoff, lag
-
-
-def _production(
-    store: Store, spec: Spec, shop: Shop, bundle: Bundle, cutoff: datetime, lag: timedelta
-) -> dict[str, Any]:
+def _production(store: Store, spec: Spec, shop: Shop, bundle: Bundle, cutoff: datetime) -> dict[str, Any] | None:
     """Serve with the bundle until a run looks back at its cutoff; return the back-test and what really happened."""
-    policy = _deployed(bundle, cutoff + DEPLOY_LAG)
-    for _ in range(-(-(lag + timedelta(days=WINDOW_DAYS + JUDGED_DAYS)) // timedelta(days=1))):
+    policy, back = _deployed(bundle, cutoff + DEPLOY_LAG), cutoff - timedelta(days=1)
+    while back < cutoff:
         shop.serve(policy, bundle.version)
-    while (back := _looks_back(store, spec, shop)) and parse_time(back["cutoff"]) < cutoff:
-        shop.serve(policy, bundle.version)
-    if parse_time(back["cutoff"]) != cutoff:
-        raise AssertionError(f"no run looks back at {cutoff}: {back}")
+        if _midnight_after(shop) >= cutoff + timedelta(days=WINDOW_DAYS + JUDGED_DAYS):
+            period = _looks_back(store, spec, shop)
+            back = parse_time(period["cutoff"])
+    if back > cutoff:
+        return None
     record = artifact_at(_step(store, spec, _midnight_after(shop), "evaluate")["evaluate"]).record
     if record["bundle"] != bundle.content_hash:
         raise AssertionError("the bundle that was judged is not the one that served")
-    happened = _found(shop.served(parse_time(back["from"]), parse_time(back["to"])), bundle)
+    happened = _found(shop.served(parse_time(period["from"]), parse_time(period["to"])), bundle)
     return {"backtest": {**{name: record["metrics"][name] for name in METRICS}, "rows": record["rows"]},
             "production": happened, "days": len(shop.days)}  # fmt: skip
 

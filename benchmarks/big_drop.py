@@ -7,14 +7,19 @@ sent again the day after, as exporters do.
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from benchmarks.evidence import Claim, finding
 
 FIRST = date(2026, 3, 1)
 FIRST_INSTANT = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC)
@@ -86,6 +91,21 @@ def write_drop(out: Path, size: Size, *, seed: int = 1) -> dict[str, int]:
         (folder / "_SUCCESS").touch()
         first += int(requests)
     return counts
+
+
+def run(small: bool) -> dict[str, Any]:
+    """Write a drop and compare what it holds, and how long it took, with what was asked for."""
+    size = Size(200_000 if small else 3_000_000)
+    with tempfile.TemporaryDirectory(prefix="sameworld-drop-") as folder:
+        started = time.perf_counter()
+        written = write_drop(Path(folder), size)
+        seconds = 1e6 * (time.perf_counter() - started) / size.rows
+        held = pl.scan_parquet(f"{folder}/*/impressions/part-*.parquet").select(pl.len()).collect().item()
+    claims = [
+        Claim("impressions, sent again aside", f"{held:,}", f"{size.rows:,}", holds=held == size.rows),
+        Claim("seconds a million impressions", f"{seconds:.1f}", "at most 10", holds=seconds <= 10),
+    ]
+    return finding(seed=1, claims=claims, figures={"rows": written, "seconds_a_million": seconds})
 
 
 def _parts(

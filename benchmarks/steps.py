@@ -11,7 +11,6 @@ import math
 import multiprocessing
 import os
 import resource
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ import psutil
 
 from benchmarks._floors import FLOORS, OTHERS, Piece, Place
 from benchmarks.big_drop import FIRST, VIEW, VIEW_COLUMN, Size, write_drop
+from benchmarks.evidence import PROJECT, Claim, commit, finding
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Store
 from sameworld.store.times import day_end, time_text
@@ -35,9 +35,10 @@ from tasks.flow import find_step, perform
 if TYPE_CHECKING:
     from tasks.run import Call
 
-PROJECT = Path(__file__).resolve().parents[1]
 PAGE = PROJECT / "docs" / "benchmarks.md"
-SIZES = (1_000_000, 3_000_000, 10_000_000)
+SMALL, SIZES = 200_000, (1_000_000, 3_000_000, 10_000_000)
+MOST = {"ingest": 2.0, "validate.check_log": 1.3, "label": 2.5, "assemble": 2.0}  # times the floor, at the largest size
+MOST_MB = 1_536
 DAYS = 30
 
 
@@ -163,12 +164,11 @@ def growth(figures: Sequence[Figure]) -> dict[str, list[float]]:
 
 def page(figures: Sequence[Figure], *, seed: int) -> str:
     """Return the figures as a Markdown page."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
     memory = psutil.virtual_memory().total / 2**30
     lines = [
         "# Benchmarks of the table steps",
         "",
-        f"Seed {seed}; commit {commit.stdout.strip() or 'unknown'}; {os.cpu_count()} cores, {memory:.0f} GiB.",
+        f"Seed {seed}; commit {commit()}; {os.cpu_count()} cores, {memory:.0f} GiB.",
         "A generated drop: 40 features, ten positions a request, thirty days, clicks and purchases that land up to two",
         "days late, one view of items with a batch a day. Each piece has a process of its own; imports do not count.",
         "The floor is Polars' streaming engine reading and writing the same columns and nothing else, in the same run.",
@@ -222,6 +222,30 @@ def _others_table(figures: Sequence[Figure]) -> list[str]:
     return ["Other ways to the same table, or check.", "", head, "|---|--:|---|--:|--:|--:|", *rows, ""]
 
 
+def run(small: bool) -> dict[str, Any]:
+    """Measure and judge: memory at any size, times of the floor where the floor is long enough to be one."""
+    sizes = (SMALL,) if small else SIZES
+    figures = [one for rows in sizes for one in _measured_aside(rows, seed=1, aside=None)]
+    claims = [_memory_claim(one) for one in figures]
+    claims += [_time_claim(one) for one in figures if one.rows >= SIZES[-1] and one.step in MOST]
+    return finding(seed=1, claims=claims, figures={"table": [_row(one) for one in figures]})
+
+
+def _memory_claim(one: Figure) -> Claim:
+    what = f"peak memory of {one.step}, {one.rows:,} impressions"
+    return Claim(what, f"{one.cost.peak_mb:,.0f} MB", f"at most {MOST_MB:,} MB", holds=one.cost.peak_mb <= MOST_MB)
+
+
+def _time_claim(one: Figure) -> Claim:
+    what, most = f"{one.step} in times its floor, {one.rows:,} impressions", MOST[one.step]
+    return Claim(what, f"{one.ratio:.2f}", f"at most {most}", holds=one.ratio <= most)
+
+
+def _measured_aside(rows: int, *, seed: int, aside: Path | None) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="sameworld-bench-", dir=aside) as folder:
+        return measure(rows, seed=seed, folder=Path(folder))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure at the sizes asked for, and print the page or write it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description="Speed and memory of the steps.")
@@ -230,10 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="where data lies meanwhile (default: the temporary folder)")
     parser.add_argument("--write", action="store_true", help=f"write docs/{PAGE.name}")
     asked = parser.parse_args(arguments)
-    figures: list[Figure] = []
-    for rows in sorted(asked.rows):
-        with tempfile.TemporaryDirectory(prefix="sameworld-bench-", dir=asked.folder) as folder:
-            figures += measure(rows, seed=asked.seed, folder=Path(folder))
+    figures = [one for rows in sorted(asked.rows) for one in _measured_aside(rows, seed=asked.seed, aside=asked.folder)]
     text = page(figures, seed=asked.seed)
     if asked.write:
         PAGE.write_text(text, encoding="utf-8")

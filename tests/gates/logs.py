@@ -12,6 +12,7 @@ import polars as pl
 
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Artifact, Store, canonical, fingerprint_of
+from sameworld.store.times import time_text
 
 FIRST = date(2026, 3, 2)  # a Monday
 ITEMS = 4
@@ -40,6 +41,34 @@ def publish(store: Store, step: str, record: Mapping[str, Any], tables: Mapping[
     for table, frame in tables.items():
         frame.write_parquet(folder / f"{table}.parquet")
     return store.publish(step, name, folder, made_from={}, measured={})
+
+
+def publish_labels(store: Store, frame: pl.DataFrame, cutoff: datetime) -> Artifact:
+    """Publish labels in one part, so that they read as the frame's closed, age_hours and (where open) completeness."""
+    age = pl.duration(microseconds=(pl.col("age_hours") * 3.6e9).cast(pl.Int64))
+    closes_at = pl.lit(cutoff) + pl.when("closed").then(timedelta(hours=-1)).otherwise(timedelta(hours=1))
+    stored = frame.with_columns(shown_at=pl.lit(cutoff) - age, closes_at=closes_at)
+    known = frame.filter(~pl.col("closed"))["completeness"]
+    part = publish(
+        store, "label", {"day": "2026-03-01"}, {"labels": stored.drop("closed", "age_hours", "completeness")}
+    )
+    return publish(store, "label", _listing(part, cutoff, [float(known[0])] if len(known) else [1.0]), {})
+
+
+def publish_examples(store: Store, frame: pl.DataFrame, features: Mapping[str, str], cutoff: datetime) -> Artifact:
+    """Publish a training set in one part."""
+    ids = frame.select("request_id", "item_id", "shown_at", closes_at="shown_at", segment=pl.lit("all"))
+    labels = publish(store, "label", {"day": "2026-03-01"}, {"labels": ids})
+    part = publish(store, "assemble", {"day": "2026-03-01"}, {"features": frame.select(sorted(features))})
+    named = {"features": dict(features), "label_parts": _listing(labels, cutoff, [1.0])["parts"]}
+    return publish(store, "assemble", {**_listing(part, cutoff, [1.0]), **named}, {})
+
+
+def _listing(part: Artifact, cutoff: datetime, known: list[float]) -> dict[str, Any]:
+    curve = {"ages_hours": [0.0], "known": known, "low": known, "high": known, "impressions": 1, "events": 1}
+    rates = {"rate": 0.1, "rate_low": 0.1, "rate_high": 0.1, "horizon_hours": 1e9}
+    parts = [{"day": "2026-03-01", "fingerprint": part.fingerprint}]
+    return {"cutoff": time_text(cutoff), "parts": parts, "curves": {"all": {**curve, **rates}}}
 
 
 def a_day(day: date, *, requests: int) -> Tables:

@@ -308,7 +308,7 @@ def test_a_quarantined_row_names_the_days_file_by_its_hash_and_the_rows_place(tm
         (REQUESTS.replace(" FROM", ", 1.5 AS tau FROM"), "gives column 'tau' as another kind: got DECIMAL(2,1); "
          "wanted double. cast it: tau::DOUBLE AS tau"),
         (REQUESTS.replace("id AS", "'{}'::JSON AS"), "take its value as text with ->>"),
-        (REQUESTS.replace(" FROM", ", 'x' AS surfase FROM"), "column 'surfase', which requests does not have: got surfase; "
+        (REQUESTS.replace(" FROM", ", 'x' AS surfase FROM"), "'surfase', which requests does not have: got surfase; "
          "wanted surface"),
         (REQUESTS.replace(" FROM", ", shown::DATE AS x_day FROM"), "gives feature 'x_day' as another kind: got DATE"),
         (REQUESTS.replace(" FROM", ", 1 AS x_a, 2 AS x_a FROM"), "gives a column twice: got x_a"),

@@ -23,6 +23,7 @@ from sameworld.sources.closed_loop_drop import write_drop
 from sameworld.sources.closed_loop_parameters import WorldParameters
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Artifact, Store
+from sameworld.store.parts import examples_of
 from tasks import report
 from tasks.report import Written
 from tasks.run import run_day
@@ -93,10 +94,10 @@ def days_of(drop: Path) -> list[date]:
     return sorted(date.fromisoformat(path.name.removeprefix("day=")) for path in drop.glob("day=*"))
 
 
-def run(root: Path | str, tree: Tree, day: date | str, *, page: bool = False) -> Written:
-    """Run one day of the whole flow; its page is drawn (half of a small day's time) only where ``page`` asks for it."""
+def run(root: Path | str, tree: Tree, day: date | str, *, page: bool = False, only: str | None = None) -> Written:
+    """Run one day of the whole flow, or ``only`` up to a step; its page is drawn (half of a small day's time) only where ``page`` asks for it."""
     with nullcontext() if page else patch.object(report, "render", lambda *_, **__: "not drawn"):
-        return run_day(Store(str(root)), Spec.parse(tree), date.fromisoformat(str(day)))
+        return run_day(Store(str(root)), Spec.parse(tree), date.fromisoformat(str(day)), only=only)
 
 
 @functools.cache
@@ -122,7 +123,7 @@ def examples_with_truth(root: Path, written: Written, made: Shop) -> pl.DataFram
             "theta": made.truth.examination[made.truth.position - 1],
         }
     )
-    rows = made_by(root, written, "assemble").scan("examples").collect()
+    rows = examples_of(made_by(root, written, "assemble"), Store(str(root))).collect()
     return rows.join(truth, on=["request_id", "item_id"], how="left", maintain_order="left", validate="1:1")
 
 

@@ -12,6 +12,7 @@ from whole.small_days import Tree, content, days_of, fresh, loop_drop, loop_tree
 
 from sameworld.models.bundle import load_bundle
 from sameworld.store.artifacts import Store
+from sameworld.store.parts import labels_of
 from sameworld.store.promotions import Promotion, promotions
 from sameworld.store.times import day_end, parse_time
 from tasks.report import Written
@@ -102,12 +103,13 @@ def test_a_bundle_is_scored_only_on_what_was_shown_after_its_cutoff_and_has_clos
     for one in found.values():
         rows = made_by(root, one, "evaluate").scan("judged").collect()
         cutoff = parse_time(load_bundle(made_by(root, one, "backtest.calibrate")).cutoff)
-        assert len(rows) and rows["closed"].all()
+        assert len(rows)
+        assert rows["closed"].all()
         assert rows["shown_at"].min() >= cutoff + timedelta(hours=6)  # type: ignore[operator]
 
 
 def test_a_champion_that_saw_the_answers_is_not_compared() -> None:
-    root, found = sequence()
+    found = sequence()[1]
     young = [one for one in found.values() if "cannot" in one.report["comparison"]]
     reasons = [one.report["comparison"]["cannot"] for one in young]
     assert reasons[0] == "nothing was in production before this run's cutoff"
@@ -169,7 +171,7 @@ def test_truth_closed_labels_are_the_same_at_every_later_cutoff_with_the_same_la
     closed: dict[float, pl.DataFrame] = {}
     for one in found.values():
         lag = made_by(root, one, "measure_delay").record["lag_hours"]
-        labels = made_by(root, one, "label").scan("labels").filter("closed").collect()
+        labels = labels_of(made_by(root, one, "label"), Store(str(root))).filter("closed").collect()
         labels = labels.select("request_id", "item_id", "gain", "target", "is_click", "is_purchase")
         if lag in closed:
             both = closed[lag].join(labels, on=["request_id", "item_id"], how="inner", suffix="_later")

@@ -16,6 +16,7 @@ from worlds.news import NewsFeed, write_news_feed
 
 from sameworld.store.artifacts import Store
 from sameworld.store.log import Log
+from sameworld.store.parts import labels_of
 from tasks.report import Written
 
 SHOPS = ("news_feed", "marketplace", "search")
@@ -60,7 +61,7 @@ def test_the_flow_finishes_on_dirt_and_its_report_keeps_the_contract(name: str) 
 def test_no_row_that_was_quarantined_reaches_the_labels(name: str) -> None:
     root, expected, written = dirty_run(name)
     steps = {one["name"]: one["uri"] for one in written.report["steps"]}
-    labels = Store(str(root)).open(steps["label"]).scan("labels").collect()
+    labels = labels_of(Store(str(root)).open(steps["label"]), Store(str(root))).collect()
     shown = set(labels.select("request_id", "item_id").iter_rows())
     planted = [one for one in expected.plantings if one.table == "impressions"]
     gone = [one for one in planted if one.verdict not in {"kept", "duplicate", "conflict"}]

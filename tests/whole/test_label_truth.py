@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from whole.small_days import fresh
 
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Artifact, Store
+from sameworld.store.parts import labels_of
 from sameworld.store.times import time_text
 from tasks import ingest, label, measure_delay, resolve
 
@@ -104,6 +106,10 @@ def labels_at(number: int) -> Artifact:
     return store.open(label.run(store=store, spec=spec, log=log, delay=delay, cutoff=cutoff))
 
 
+def labelled(number: int) -> pl.LazyFrame:
+    return labels_of(labels_at(number), Store(str(root())))
+
+
 @functools.cache
 def root() -> Path:
     return fresh("root")
@@ -149,7 +155,7 @@ def expected_label(one: Event, events: dict[tuple[Any, ...], list[Event]], cutof
 
 @pytest.mark.parametrize("number", CUTOFFS)
 def test_labels_are_what_a_plain_reading_gives(number: int) -> None:
-    labels, wanted = labels_at(number).scan("labels").collect(), expected(START + number * DAY)
+    labels, wanted = labelled(number).collect(), expected(START + number * DAY)
     found = {row.pop("request_id"): row for row in labels.select("request_id", "closed", "gain", "target").to_dicts()}
     assert len(labels) == len(found)
     assert found == {name: {k: v for k, v in one.items() if k != "late"} for name, one in wanted.items()}
@@ -164,8 +170,8 @@ def test_fault_22_what_came_after_the_close_is_counted_and_changes_no_label(numb
 
 def test_a_closed_label_is_the_same_at_every_later_cutoff() -> None:
     columns = ["request_id", "item_id", "gain", "target", "is_click", "is_buy"]
-    closed = [labels_at(number).scan("labels").filter("closed").select(columns).collect() for number in CUTOFFS]
-    for earlier, later in zip(closed, closed[1:], strict=False):
+    closed = [labelled(number).filter("closed").select(columns).collect() for number in CUTOFFS]
+    for earlier, later in itertools.pairwise(closed):
         assert len(later) > len(earlier) > 0
         kept = later.join(earlier, on="request_id", how="semi").sort("request_id")
         assert kept.equals(earlier.sort("request_id"))
@@ -186,7 +192,7 @@ def test_a_closed_label_is_the_same_at_every_later_cutoff() -> None:
     ],
 )
 def test_boundaries_are_half_open_to_the_microsecond(case: str, target: int) -> None:
-    labels = labels_at(CUTOFFS[-1]).scan("labels").collect()
+    labels = labelled(CUTOFFS[-1]).collect()
     found = labels.filter(pl.col("request_id").str.starts_with(f"{case}, day"))
     assert found.select("closed", "target").rows() == [(True, target)] * 2
 
@@ -194,13 +200,14 @@ def test_boundaries_are_half_open_to_the_microsecond(case: str, target: int) -> 
 def test_fault_17_what_arrived_exactly_at_the_cutoff_is_out() -> None:
     """Shown on the fourth day, and known with the sixth day's first microsecond."""
     for number, target in ((5, 0), (6, 1)):
-        labels = labels_at(number).scan("labels").filter(request_id="arrived at the cutoff").collect()
+        labels = labelled(number).filter(request_id="arrived at the cutoff").collect()
         assert labels["target"].to_list() == [target]
 
 
 def test_an_open_label_is_known_in_part_and_a_closed_one_whole() -> None:
-    labels = labels_at(7).scan("labels").collect()
+    labels = labelled(7).collect()
     assert (labels.filter("closed")["completeness"] == 1.0).all()
     assert labels.filter(~pl.col("closed"))["completeness"].is_between(0.0, 1.0).all()
     by_age = labels.filter(~pl.col("closed")).sort("age_hours")["completeness"]
-    assert by_age.is_sorted() and by_age[0] < 0.2
+    assert by_age.is_sorted()
+    assert by_age[0] < 0.2

@@ -12,18 +12,18 @@ from whole.small_days import Tree, content, copied, days_of, fresh, loop_drop, l
 from worlds.drop_files import Shop
 from worlds.news import NewsFeed, write_news_feed
 
-RUN, LAST = 5, 8  # the sixth of eight days is run
+RUN, LAST = 4, 6  # the fifth of six days is run
 
 
 @functools.cache
 def small_news(seed: int) -> Shop:
-    return write_news_feed(fresh("news") / "drop", NewsFeed(seed=seed, days=LAST, requests_per_day=60, users=60))
+    return write_news_feed(fresh("news") / "drop", NewsFeed(seed=seed, days=LAST, requests_per_day=50, users=60))
 
 
 def world(name: str, seed: int) -> tuple[Path, Tree]:
     if name == "news":
         return small_news(seed).drop, {**tree_of(small_news(seed)), "backtest": {"days": 1}}
-    drop = loop_drop(seed=seed, days=LAST, requests_per_day=60)
+    drop = loop_drop(seed=seed, days=LAST, requests_per_day=50)
     return drop, {**loop_tree(drop, target="click", window_days=1), "backtest": {"days": 1}}
 
 
@@ -43,12 +43,6 @@ def as_it_was(name: str, seed: int) -> dict[str, str]:
 
 def later_days(drop: Path) -> list[Path]:
     return [drop / f"day={day}" for day in days_of(drop)[RUN + 1 :]]
-
-
-def replaced_by_bytes(drop: Path, seed: int) -> None:
-    for folder in later_days(drop):
-        for file in folder.rglob("*.parquet"):
-            file.write_bytes(np.random.default_rng(seed).bytes(2000))
 
 
 def replaced_by_another_world(drop: Path, other: Path) -> None:
@@ -71,14 +65,9 @@ def test_fault_24_a_day_gives_the_same_bytes_when_all_later_days_are_another_wor
     drop, tree = world(name, seed)
     noisy = copied(drop)
     replaced_by_another_world(noisy, world(name, seed + 100)[0])
+    broken = next(later_days(noisy)[-1].rglob("*.parquet"))
+    broken.write_bytes(np.random.default_rng(seed).bytes(2000))
     assert given("noisy", noisy, tree) == as_it_was(name, seed)
-
-
-def test_fault_24_a_day_gives_the_same_bytes_when_all_later_days_are_random_bytes() -> None:
-    drop, tree = world("loop", 2)
-    broken = copied(drop)
-    replaced_by_bytes(broken, seed=5)
-    assert given("broken", broken, tree) == as_it_was("loop", 2)
 
 
 def test_another_seed_gives_other_bytes() -> None:

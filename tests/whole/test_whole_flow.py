@@ -16,6 +16,7 @@ from whole.small_days import examples_with_truth, made_by, run, shop, shop_run, 
 from sameworld.models.bundle import load_bundle
 from sameworld.models.scored_rows import judged_rows
 from sameworld.store.artifacts import Store
+from sameworld.store.parts import labels_of
 from sameworld.store.times import parse_time
 from tasks.report import Written
 
@@ -41,7 +42,8 @@ def test_the_twin_on_disk_is_the_report(name: str) -> None:
 def test_the_flow_ends_in_a_decision_with_its_reasons(name: str) -> None:
     decision = shop_run(name)[1].report["decision"]
     assert decision["outcome"] in {"PROMOTE", "HOLD", "REJECT"}
-    assert decision["reasons"] and all(decision["reasons"])
+    assert decision["reasons"]
+    assert all(decision["reasons"])
     assert decision["promotion"]["promoted"] == (decision["outcome"] == "PROMOTE")
 
 
@@ -90,7 +92,8 @@ def test_examination_is_near_the_truth_at_every_position(name: str) -> None:
     truth = shop(name).truth.examination
     half = np.array([max(one["high"] - one["low"], 0.02) / 2 for one in found])
     off = np.abs(np.array([one["value"] for one in found]) - truth) / half
-    assert len(found) == len(truth) and off.max() < 2.5  # about five standard errors
+    assert len(found) == len(truth)
+    assert off.max() < 2.5  # about five standard errors
 
 
 def test_a_log_whose_policy_is_unknown_says_that_examination_cannot_be_told() -> None:
@@ -102,7 +105,7 @@ def test_a_log_whose_policy_is_unknown_says_that_examination_cannot_be_told() ->
 @pytest.mark.parametrize("name", SHOPS)
 def test_what_is_open_is_what_is_younger_than_window_and_lag(name: str) -> None:
     root, written = shop_run(name)
-    labels = made_by(root, written, "label").scan("labels").collect()
+    labels = labels_of(made_by(root, written, "label"), Store(str(root))).collect()
     horizon = 24 * shop(name).window_days + made_by(root, written, "measure_delay").record["lag_hours"]
     assert (labels["closed"] == (labels["age_hours"] >= horizon)).all()
     assert written.report["labels"]["open"] == (~labels["closed"]).sum() > 0
