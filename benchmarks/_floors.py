@@ -5,6 +5,7 @@ Each function prepares a piece of work and returns it; imports and listings are 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,9 +53,11 @@ class Place:
         files = (Path(uri) / f"{name}.parquet" for uri in self.handles["ingest"]["uri"])
         return [file for file in files if file.exists()]
 
-    def written(self, step: str, table: str) -> Path:
-        """Return a table that a step wrote."""
-        return Path(self.handles[step]["uri"]) / f"{table}.parquet"
+    def label_parts(self) -> list[Path]:
+        """Return the files of ``label``, one a shown day."""
+        listing = Path(self.handles["label"]["uri"])
+        parts = json.loads((listing / "record.json").read_bytes())["parts"]
+        return [listing.parent / part["fingerprint"] / "labels.parquet" for part in parts]
 
     def landed(self, name: str, day: int) -> list[Path]:
         """Return a table's files of one day of the drop."""
@@ -135,33 +138,38 @@ def measure_delay(place: Place) -> Piece:
 
 
 def label(place: Place) -> Piece:
-    """Read what labels are made of, and write a table of their shape in which nothing ever happened."""
-    age = (pl.lit(FIRST_INSTANT + timedelta(days=place.days)) - pl.col("shown_at")).dt.total_microseconds() / 3.6e9
+    """Read what labels are made of, and write tables of their shape, one a day, in which nothing ever happened."""
     columns = [pl.col("x_surface").alias("segment") if name == "x_surface" else name for name in LABEL_COLUMNS]
-    shown = pl.scan_parquet(place.table("impressions")).select(*columns, age_hours=age)
-    closes = (WINDOW + LAG) / timedelta(hours=1)
-    table = shown.with_columns(
-        closed=pl.col("age_hours") >= closes,
-        completeness=(pl.col("age_hours") / closes).clip(0, 1),
-        gain=pl.lit(0.0),
-        target=pl.lit(0, dtype=pl.Int8),
-        **{f"is_{kind}": pl.lit(value=False) for kind in KINDS},
-    )
+    nothing = {f"is_{kind}": pl.lit(value=False) for kind in KINDS}
+    tables = [
+        pl.scan_parquet(file).select(
+            *columns,
+            closes_at=pl.col("shown_at") + (WINDOW + LAG),
+            gain=pl.lit(0.0),
+            target=pl.lit(0, dtype=pl.Int8),
+            **nothing,
+        )
+        for file in place.table("impressions")
+    ]
 
     def work() -> None:
         _read(place.table("outcomes"), [*KEYS, "kind", "happened_at", "arrived_at", "retracted"])
-        _write(table, place.out)
+        for table in tables:
+            _write(table, place.out)
 
     return work
 
 
 def assemble(place: Place) -> Piece:
-    """Read the features and the labels, and write them side by side, unsorted."""
-    labels = place.written("label", "labels")
-    rows = pl.scan_parquet(labels).select(pl.len()).collect().item()  # the log's files hold a few more, sent again
-    features = pl.scan_parquet(place.table("impressions")).select(pl.col("^x_.*$")).head(rows)
-    beside = pl.concat([pl.scan_parquet(labels), features], how="horizontal")
-    return lambda: _write(beside, place.out)
+    """Read the labels' keys, and read the features and write them, a table a day, unsorted."""
+    tables = [pl.scan_parquet(file).select(pl.col("^x_.*$")) for file in place.table("impressions")]
+
+    def work() -> None:
+        _read(place.label_parts(), [*KEYS, "shown_at"])
+        for table in tables:
+            _write(table, place.out)
+
+    return work
 
 
 FLOORS: dict[str, Callable[[Place], Piece]] = {
@@ -209,7 +217,7 @@ def pandas_assemble(place: Place) -> Piece:
     served = [name for name in pl.read_parquet_schema(place.table("impressions")[0]) if name.startswith("x_")]
 
     def work() -> None:
-        labels = pd.read_parquet(place.written("label", "labels"))
+        labels = _frame(place.label_parts())
         features = _frame(place.table("impressions"), [*KEYS, *served]).drop_duplicates(KEYS)
         rows = labels.merge(features, on=KEYS, how="left").sort_values("shown_at")
         view = _frame(place.table(f"features.{VIEW}"), ["item_id", "available_at", VIEW_COLUMN])

@@ -17,8 +17,10 @@ WANTED = "one SELECT over the relation files"
 TABLE_FUNCTIONS = {"unnest", "range", "generate_series", "json_each", "json_tree"}
 # SQL's own words for the clock are read as columns until they are bound.
 CLOCKS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
-# The first two are told the same by every run; the rest draw or look around although the engine calls them consistent.
-_SAME, _OTHER = {"error", "getvariable"}, {"reservoir_quantile", "query", "query_table", "getenv", "version"}
+# The first are told the same by every run; the others ask the clock (age of one time), draw or look around although the
+# engine calls them consistent.
+_SAME = {"error", "getvariable"}
+_OTHER = {"age", "getenv", "query", "query_table", "reservoir_quantile", "version"}
 
 Node = Mapping[str, Any]
 

@@ -364,6 +364,7 @@ FORBIDDEN = {
     "SELECT 1; SELECT 2": "SELECT and SELECT",
     "": "no statement",
     "SELECT random() AS x_draw FROM files": "random()",
+    "SELECT age(shown::TIMESTAMP) AS x_age FROM files": "age()",
     "SELECT UUID() AS request_id FROM files": "uuid()",
     "SELECT now() AS shown_at FROM files": "now()",
     "SELECT current_date AS x_day FROM files": "current_date",
