@@ -46,8 +46,8 @@ class Replicates:
     def estimates(self) -> tuple[Estimate, ...]:
         """Return one estimate a column: the value with the 2.5 and 97.5 percentiles of its defined draws.
 
-        Where resampling itself moves a statistic (fewer distinct items lower a coverage, repeated rows raise an ECE) the
-        percentiles can leave the value out; the interval is then widened to it.
+        Where resampling itself moves a statistic (fewer distinct items lower a coverage, repeated rows raise an ECE)
+        the percentiles can leave the value out; the interval is then widened to it.
         Raises Refused when the value is undefined, or when fewer than half of the draws are defined.
         """
         return tuple(_estimate(value, draws) for value, draws in zip(self.value, self.draws.T, strict=True))

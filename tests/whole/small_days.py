@@ -95,7 +95,10 @@ def days_of(drop: Path) -> list[date]:
 
 
 def run(root: Path | str, tree: Tree, day: date | str, *, page: bool = False, only: str | None = None) -> Written:
-    """Run one day of the whole flow, or ``only`` up to a step; its page is drawn (half of a small day's time) only where ``page`` asks for it."""
+    """Run one day of the whole flow, or ``only`` up to a step.
+
+    The page is drawn (half of a small day's time) only where ``page`` asks for it.
+    """
     with nullcontext() if page else patch.object(report, "render", lambda *_, **__: "not drawn"):
         return run_day(Store(str(root)), Spec.parse(tree), date.fromisoformat(str(day)), only=only)
 
