@@ -62,7 +62,7 @@ class Size:
 
 
 SIZES = {
-    "small": Size(requests=120, seeds=(1, 2), lags=(0.0, 2.0)),
+    "small": Size(requests=120, seeds=(1, 2), lags=(2.0,)),
     "full": Size(requests=150, seeds=tuple(range(1, 21)), lags=(0.0, 2.0, 3.0)),
 }
 # Days of log before C0: the window, the landing lag's q99, and days whose labels have closed by then.

@@ -5,14 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from scipy.stats import CensoredData, binom, binomtest, ecdf
+from scipy.stats import CensoredData, binomtest, ecdf
 
 from sameworld.maths.delay import (
     DelayCurve,
     fit_delay_curve,
     landing_lag_quantiles,
     pool_small_segments,
-    shift_alarm,
     why_pooled,
 )
 from sameworld.records import Refused
@@ -195,44 +194,38 @@ def test_a_segment_at_the_minimum_keeps_its_curve_and_one_below_says_why_not():
     assert "49 outcomes, fewer than 50" in why_pooled(events)["b"]
 
 
-@pytest.mark.parametrize("batch_hours", [0.0, 12.0])
-def test_an_unchanged_world_raises_no_more_alarms_than_it_should(batch_hours):
-    """Curve and newest rows are both samples; ``batch_hours`` makes the curve one of a few tall steps."""
-    alarms = 0
-    for seed in range(200):
-        curve = fit_delay_curve(*world(seed, batch_hours=batch_hours), horizon_hours=HORIZON)
-        newest = world(1000 + seed, n=6000, oldest=100.0, batch_hours=batch_hours)
-        alarms += shift_alarm(*newest, curve, alpha=0.05).alarm
-    assert alarms <= binom.ppf(0.999, 200, 0.05)
+def weekly_world(seed, *, n, oldest):
+    """Ages and arrival ages where outcomes are known at once on five days of a week, and else when it begins again."""
+    rng = np.random.default_rng(seed)
+    age = rng.uniform(0, oldest, n)
+    happens = (oldest - age) + rng.exponential(30.0, n)  # since a week's start
+    arrival = np.where(happens % 168 < 120, happens, happens - happens % 168 + 168) - (oldest - age)
+    return age, np.where((rng.random(n) < 0.3) & (arrival <= age), arrival, np.nan)
 
 
-@pytest.mark.parametrize("mean", [MEAN / 3, MEAN * 3])
-def test_faster_and_slower_outcomes_raise_the_alarm_with_numbers(mean):
-    curve = fit_delay_curve(*world(7, n=20_000), horizon_hours=HORIZON)
-    found = shift_alarm(*world(8, n=20_000, mean=mean, oldest=200.0), curve)
-    assert found.alarm
-    assert found.p_value < 0.001
-    assert re.search(r"no longer follow the curve in use: largest distance 0\.\d+ over \d+ outcomes", found.reason)
+def test_with_a_rhythm_each_age_is_measured_on_whole_weeks_of_showing():
+    """Brute force: at each event age count who was shown within the whole weeks beyond it and is still waiting."""
+    age, arrival = (np.round(values) for values in weekly_world(1, n=400, oldest=700.0))
+    curve = fit_delay_curve(age, arrival, horizon_hours=HORIZON, rhythm_hours=168.0)
+    survival, waiting = [1.0], np.where(np.isnan(arrival), np.minimum(age, HORIZON), np.minimum(arrival, HORIZON))
+    for at in np.unique(arrival[arrival <= HORIZON]):
+        shown = age <= at + 168 * ((age.max() - at) // 168)
+        survival.append(survival[-1] * (1 - (shown & (arrival == at)).sum() / (shown & (waiting >= at)).sum()))
+    ages = np.unique(arrival[arrival <= HORIZON])
+    np.testing.assert_allclose(curve.at(ages), (1 - np.array(survival[1:])) / (1 - survival[-1]), atol=1e-12)
 
 
-def test_another_rate_at_the_same_delay_raises_no_alarm():
-    curve = fit_delay_curve(*world(7, n=20_000), horizon_hours=HORIZON)
-    found = shift_alarm(*world(9, n=20_000, rate=0.35, oldest=200.0), curve)
-    assert not found.alarm
-    assert found.events > 1.5 * found.expected_events
+def test_a_week_shown_in_part_tilts_the_curve_unless_the_rhythm_is_named():
+    """The log begins at a week's start and ends within one; the truth is the curve of a log of very many weeks."""
+    truth = fit_delay_curve(*weekly_world(2, n=400_000, oldest=400 * 168.0), horizon_hours=HORIZON)
+    ages, log = np.arange(6.0, HORIZON, 6.0), weekly_world(3, n=200_000, oldest=3.6 * 168)
+    plain, even = (fit_delay_curve(*log, horizon_hours=HORIZON, rhythm_hours=hours) for hours in (0.0, 168.0))
+    assert np.abs(plain.at(ages) - truth.at(ages)).max() > 0.02
+    assert np.abs(even.at(ages) - truth.at(ages)).max() < 0.01
 
 
-def test_arrivals_that_stop_raise_the_alarm_although_none_is_left_to_test():
-    curve = fit_delay_curve(*world(7), horizon_hours=HORIZON)
-    found = shift_alarm(np.full(2000, 48.0), np.full(2000, np.nan), curve)
-    assert found.alarm
-    assert found.events == 0
-    assert "only 0 outcomes are known, " in found.reason
-
-
-def test_too_few_newest_outcomes_say_so_instead_of_a_p_value():
-    curve = fit_delay_curve(*world(7), horizon_hours=HORIZON)
-    found = shift_alarm(*world(8, n=50, oldest=100.0), curve)
-    assert not found.alarm
-    assert found.as_record()["p_value"] == {"cannot": found.reason}
-    assert found.reason.startswith("too few to tell: ")
+def test_a_log_of_less_than_a_week_beyond_the_horizon_takes_what_there_is():
+    log = world(5, oldest=HORIZON + 24)
+    named, plain = (fit_delay_curve(*log, horizon_hours=HORIZON, rhythm_hours=hours) for hours in (168.0, 0.0))
+    assert named.rate == pytest.approx(plain.rate, rel=0.15)
+    assert named.known[-1] == 1.0
