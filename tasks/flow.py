@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from sameworld.spec import Spec
-from sameworld.store.artifacts import Store
-from sameworld.store.step import Made, Step
+if TYPE_CHECKING:  # a scheduler that reads the flow loads no library that computes
+    from sameworld.spec import Spec
+    from sameworld.store.artifacts import Store
 
 
 class Handle(TypedDict):
@@ -81,6 +81,8 @@ def perform(name: str, *, store: Store, spec: Spec, **inputs: Any) -> Handle:
 
     A check that finds a BLOCK raises ``Blocked`` with the URI of its findings, after they were published.
     """
+    from sameworld.store.step import Step
+
     function = find_step("ingest.taken_in" if name == "ingest" else name)
     plain = {
         key: value["uri"] if isinstance(value, dict) and "uri" in value else value for key, value in inputs.items()
@@ -97,6 +99,8 @@ def perform(name: str, *, store: Store, spec: Spec, **inputs: Any) -> Handle:
 
 def as_handle(made: Any) -> Handle:
     """Return the handle of what a step gave: an artifact, several, or a plain record."""
+    from sameworld.store.step import Made
+
     if isinstance(made, Made):
         return {"uri": made.uri, "reused": made.reused}
     if isinstance(made, list):
