@@ -226,7 +226,7 @@ def _claims(lag: str, worlds: list[dict[str, Any]], *, small: bool) -> list[Clai
     of = f"lag {lag}, {len(worlds)} worlds"
     off, naive = (_differences(worlds, who) for who in ("backtest", "naive"))
     (bias, reach), (wrong, about) = _mean(off), _mean(naive)
-    inside, least = sum(_inside(one) for one in worlds), int(binom.ppf(0.0005, len(worlds), 0.95))
+    inside, least = sum(map(_inside, worlds)), max(int(binom.ppf(0.0005, len(worlds), 0.95)), 1)
     truth = f"{np.mean([one['production'][NE]['value'] for one in worlds]):.4f} in production"
     told = f"{wrong:+.4f} ± {about:.4f}, {len(naive)} worlds have a number"
     return [

@@ -29,7 +29,7 @@ def assemble_day(work: Work, *, rows: DayRows, views: ViewRows, labels: Artifact
     Served values always win, served nulls included; a view's value is the newest that could be read when the
     impression was shown. Columns that the day's files lack are absent from its part.
     """
-    impressions = rows.impressions()
+    impressions = rows.impressions().collect(engine="streaming").lazy()
     names = impressions.collect_schema().names()
     features = work.spec.features
     served = chosen(

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from zoneinfo import available_timezones
@@ -96,11 +97,17 @@ def _open(file: DropFile, path: Path) -> Opened:
     return Opened(file.name, path, int(footer.metadata.num_rows), dict(schema))
 
 
+@cache
+def _named_zones() -> frozenset[str]:
+    """Return the zones that have a name; asking walks a folder of hundreds of files, so once is enough."""
+    return frozenset(available_timezones())
+
+
 def _refuse_zones(name: str, schema: pa.Schema) -> None:
     """Refuse a zone that Polars does not know, such as an offset of half an hour: it would panic."""
     for field in schema:
         zone = field.type.tz if pa.types.is_timestamp(field.type) else None
-        if zone is not None and not _WHOLE_HOURS.fullmatch(zone) and zone not in available_timezones():
+        if zone not in (None, "UTC") and not _WHOLE_HOURS.fullmatch(zone) and zone not in _named_zones():
             raise Refused(what=f"{name}: column {field.name!r} has timestamps in an unknown zone", got=zone,
                           wanted=WANTED["time"], remedy="write them with tz=UTC")  # fmt: skip
 

@@ -48,7 +48,7 @@ def code_hash(module: str) -> str:
     """Return the SHA-256 over the closure's syntax trees: comments, layout and docstrings do not count."""
     digest = hashlib.sha256()
     for name in closure(module):
-        digest.update(name.encode() + b"\0" + _meaning(_source(name)).encode() + b"\0")
+        digest.update(name.encode() + b"\0" + _meaning(_tree(name)).encode() + b"\0")
     return digest.hexdigest()
 
 
@@ -67,15 +67,16 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _source(module: str) -> str:
+@cache
+def _tree(module: str) -> ast.Module:
     path = _path(module)
-    return path.read_text(encoding="utf-8") if path else ""
+    return ast.parse(path.read_text(encoding="utf-8") if path else "")
 
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(_source(module))):
+    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -95,8 +96,9 @@ def _imported_from(module: str, node: ast.ImportFrom) -> str:
     return ".".join([*above, *([node.module] if node.module else [])])
 
 
-def _meaning(source: str) -> str:
-    tree = ast.parse(source)
+@cache
+def _meaning(tree: ast.Module) -> str:
+    """Return a module's syntax tree as text, its docstrings taken out."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None

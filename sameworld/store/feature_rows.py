@@ -11,7 +11,7 @@ import polars as pl
 from sameworld.records import Refused
 from sameworld.store.log import Log
 from sameworld.store.times import parse_day
-from sameworld.store.views import feature_name, join_view, views_named
+from sameworld.store.views import feature_name, join_view
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def feature_columns(
         raise Refused(what="a feature comes from two columns of the views", got=", ".join(twice), wanted="one of them",
                       remedy="choose one in features.views")  # fmt: skip
     schemas = {
-        parse_day(day.record["day"]): set(day.scan(table).collect_schema().names())
+        parse_day(day.record["day"]): set(day.manifest["files"][f"{table}.parquet"]["schema"])
         for day in log.days
         if f"{table}.parquet" in day.files
     }
@@ -56,7 +56,7 @@ def feature_columns(
         name: tuple(sorted(day for day, names in schemas.items() if name not in names)) for name in sorted(carried)
     }
     chosen_served = tuple(name for name in served if name in carried)
-    return FeatureColumns(chosen_served, views_named(log, views), lacking)
+    return FeatureColumns(chosen_served, views, lacking)
 
 
 def with_features(rows: pl.LazyFrame, log: Log, columns: FeatureColumns, *, cutoff: datetime) -> pl.LazyFrame:

@@ -11,6 +11,7 @@ from sameworld.records import Refused
 from sameworld.store.log import VIEW_PREFIX, Log
 
 KEYS = ("user_id", "item_id")
+_ROW = "sameworld: row"
 _NOT_VALUES = {*KEYS, "available_at", "arrival_day", "arrived_at", "null_reason", "superseded"}
 
 
@@ -40,23 +41,32 @@ def join_view(
     after the cutoff is read. A null key matches nothing.
     """
     table = log.table(f"{VIEW_PREFIX}{view}")
-    keys = _keys(rows, table, view, columns)
-    values = (
-        table.filter(pl.col("available_at") < cutoff)
-        .unique([*keys, "available_at"], keep="last", maintain_order=True)
-        .select(
-            *keys,
-            pl.col("available_at").alias(f"{view}_available_at"),
-            *(pl.col(name).alias(f"{feature_name(name)}@view") for name in columns),
-        )
-        .sort(f"{view}_available_at")
+    keys, known_at = _keys(rows, table, view, columns), f"{view}_available_at"
+    wanted = rows.select(*keys, at).with_row_index(_ROW).collect(engine="streaming")
+    values = _readable(table.filter(pl.col("available_at") < cutoff), keys, wanted[at]).select(
+        *keys,
+        pl.col("available_at").alias(known_at),
+        *(pl.col(name).alias(f"{feature_name(name)}@view") for name in columns),
     )
-    known_at = f"{view}_available_at"
-    numbered = rows.with_row_index("_row").sort(at)
-    joined = numbered.join_asof(
-        values, left_on=at, right_on=known_at, by=keys, strategy="backward", check_sortedness=False, coalesce=False
-    )
-    return joined.sort("_row").drop("_row")
+    joined = wanted.lazy().sort(at).join_asof(
+        values.sort(known_at), left_on=at, right_on=known_at, by=keys, strategy="backward", check_sortedness=False,
+        coalesce=False,
+    )  # fmt: skip
+    beside = joined.sort(_ROW).drop(_ROW, at, *keys)
+    return pl.concat([rows, beside], how="horizontal")
+
+
+def _readable(table: pl.LazyFrame, keys: Sequence[str], times: pl.Series) -> pl.LazyFrame:
+    """Return the values that rows of these times can need: the last before them all, and those that came among them."""
+    first, last = times.min(), times.max()
+    available = pl.col("available_at")
+    table = table.filter(available <= last) if last is not None else table
+    if first is None:
+        return table
+    before = table.filter(available <= first).sort("available_at", maintain_order=True)
+    among = table.filter(available > first)
+    newest = before.unique(keys, keep="last", maintain_order=True)
+    return pl.concat([newest, among.unique([*keys, "available_at"], keep="last", maintain_order=True)])
 
 
 def _keys(rows: pl.LazyFrame, table: pl.LazyFrame, view: str, columns: Sequence[str]) -> list[str]:

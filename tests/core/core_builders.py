@@ -155,7 +155,7 @@ def project_of(folder: Path, files: Mapping[str, str]) -> Iterator[None]:
 
 def forget_code() -> None:
     """Forget what was read of the code."""
-    for cached in (code.closure, code.code_hash, code.library_versions, code._imports):
+    for cached in (code.closure, code.code_hash, code.library_versions, code._imports, code._tree, code._meaning):
         cached.cache_clear()
 
 
