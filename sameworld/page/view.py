@@ -137,9 +137,12 @@ def _metric(name: str, metric: Any, names: Sequence[str], section: object) -> di
 
 
 def standing(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (baseline, tone, words) for the metric that decides: whether the two intervals are apart."""
+    """Return (baseline, tone, words) for the metric that decides: by paired differences, else by the intervals."""
     name = primary(report)
     metric = mapping(report.get("metrics")).get(name)
+    paired = mapping(mapping(report.get("decision")).get("deltas"))
+    if paired:
+        return [(other, *better(name, delta)) for other, delta in paired.items()]
     return [(other, *_apart(name, metric, estimate)) for other, estimate in _beside(metric).items()]
 
 
@@ -190,7 +193,8 @@ def policy_rows(policy: object) -> list[dict[str, Any]]:
     second = mapping(section.get("check"))
     rows: list[tuple[str, str, object, str]] = [("new order", str(section.get("method", "")), policy, "accent")]
     rows += [("as logged", "what the logging policy earned", section.get("logged"), "muted")]
-    rows += [("check", str(second.get("method", "the second estimator")), section.get("check"), "muted")]
+    checked = f"{second.get('method', 'the second estimator')}, positions 1 to {second.get('depth', 'the last')}"
+    rows += [("check", checked, section.get("check"), "muted")]
     span = bars.span_of([estimate for _, _, estimate, _ in rows])
     return [
         {
