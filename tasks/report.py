@@ -121,7 +121,8 @@ def _step(name: str, artifact: Artifact, *, reused: bool) -> dict[str, Any]:
 
 
 def _about(name: str, spec: Spec, cutoff: datetime, made: _Made, seconds: float) -> dict[str, Any]:
-    steps = sorted((step["name"], step["fingerprint"]) for step in made.steps())
+    # The decision also depends on what was in production, so on the order in which days were run; nothing else does.
+    steps = sorted((step["name"], step["fingerprint"]) for step in made.steps() if step["name"] != "decide")
     return {
         "id": name,
         "day": (cutoff - timedelta(days=1)).date().isoformat(),
