@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sameworld.maths.calibration import PlattCalibrator, StackCalibrator, centre_within_request
+from sameworld.maths.calibration import StackCalibrator, centre_within_request
 from sameworld.maths.policy import position_marginals, sample_orders
 from sameworld.maths.ranking import mean_within_request, order_positions
 from sameworld.models.bundle import Bundle
@@ -60,11 +60,10 @@ def scores(rows: pl.DataFrame, request: NDArray[np.int64], bundle: Bundle) -> tu
         return np.empty(0), np.empty(0)
     logit = bundle.start + np.asarray(bundle.probability.predict(matrix, raw_score=True), np.float64)
     score = logit if bundle.ranker is None else np.asarray(bundle.ranker.predict(matrix, raw_score=True), np.float64)
-    calibrator = bundle.calibrator
-    if isinstance(calibrator, PlattCalibrator):
-        return score, calibrator.probability(logit)
-    assert isinstance(calibrator, StackCalibrator)  # noqa: S101
-    return score, calibrator.probability(centre_within_request(request, score), mean_within_request(request, logit))
+    if isinstance(bundle.calibrator, StackCalibrator):
+        centred, mean_logit = centre_within_request(request, score), mean_within_request(request, logit)
+        return score, bundle.calibrator.probability(centred, mean_logit)
+    return score, bundle.calibrator.probability(logit)
 
 
 def padded(request: NDArray[np.int64], values: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:

@@ -53,7 +53,7 @@ def replay(shown: pl.DataFrame, candidates: pl.DataFrame, policies: pl.DataFrame
         return Replay(None, 0, 1.0)
     rows = rows.sort("request_id", "position")
     rows = _with_target(rows, wanted, bundle)
-    policy = logged_policy(policies, rows, positions=int(rows["position"].max()))  # type: ignore[arg-type]
+    policy = logged_policy(policies, rows, positions=int(rows["position"].to_numpy().max()))
     rows = rows.with_columns(
         propensity=pl.Series(_propensity(rows, policy)),
         prefix=pl.Series(policy.prefix_log_propensity),

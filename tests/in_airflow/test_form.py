@@ -121,7 +121,9 @@ def test_a_day_older_than_the_drops_first_is_not_waited_for(tmp_path):
 
 def test_a_gate_that_blocks_ends_its_task_for_good_and_leaves_its_findings():
     ti, left = mailbox()
-    blocked = Blocked(what="the log did not pass", uri="/root/artifacts/validate/ab", findings=("BLOCK landed: 3 %",))
+    blocked = Blocked(
+        what="the log did not pass", uri="s3://logs/artifacts/validate/ab", findings=("BLOCK landed: 3 %",)
+    )
     with pytest.raises(AirflowFailException, match=re.escape("the log did not pass")), told(ti):
         raise blocked
     assert left[HANDLE] == {"uri": blocked.uri, "reused": False}
