@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -11,15 +12,15 @@ import polars as pl
 from sameworld.models.features import Kind, chosen, kind_of
 from sameworld.records import Blocked, Cannot
 from sameworld.sources.day_rows import DayRows, ViewRows
+from sameworld.sources.view_days import with_days_to_join
 from sameworld.store.artifacts import Artifact
 from sameworld.store.feature_rows import feature_columns, with_features
 from sameworld.store.log import Log
-from sameworld.store.parts import parts_of
+from sameworld.store.parquet_facts import null_counts
+from sameworld.store.parts import Part, parts_of
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_time, time_text
-from sameworld.store.views import views_named
-
-IDS = ("request_id", "item_id")
+from sameworld.store.views import KEYS, views_named
 
 
 @step(reads=("features",))
@@ -29,25 +30,26 @@ def assemble_day(work: Work, *, rows: DayRows, views: ViewRows, labels: Artifact
     Served values always win, served nulls included; a view's value is the newest that could be read when the
     impression was shown. Columns that the day's files lack are absent from its part.
     """
-    impressions = rows.impressions().collect(engine="streaming").lazy()
+    if labels.record["order"] != rows.order():
+        told = "labels and features are out of step"  # rows would get each other's labels
+        raise Blocked(what=told, findings=(f"BLOCK {told}",))
+    impressions = rows.impressions()
     names = impressions.collect_schema().names()
     features = work.spec.features
     served = chosen(
         [name for name in names if name.startswith("x_")], include=features.include, exclude=features.exclude
     )
     columns = feature_columns(rows.log, "impressions", served=served, views=views.columns)
-    keys = [name for name in ("user_id",) if name in names]
-    featured = with_features(
-        impressions.select(*IDS, *keys, "shown_at", "arrival_day", *columns.served),
-        views.log,
-        columns,
-        cutoff=rows.until,
-    )
-    table = featured.select(*IDS, *columns.names).collect(engine="streaming")
-    _refuse_out_of_step(table, labels)
-    work.write("features", table.drop(IDS))
-    work.rows = len(table)
-    work.record = {"day": rows.day.isoformat(), **_counts(table, columns.served, columns.names, labels)}
+    keys = [name for name in (*KEYS, "shown_at") if name in names]
+    shown = labels.scan("labels").select(keys).collect(engine="streaming") if views.columns else pl.DataFrame()
+    known = with_days_to_join(views.log, views.columns, shown)
+    featured = with_features(impressions, known, columns, cutoff=rows.until)
+    work.write("features", featured.select(columns.names))
+    work.rows = len(rows.places)
+    work.record = {
+        **{name: labels.record[name] for name in ("day", "rows", "requests", "longest_list", "first", "last")},
+        **_counts(work.folder / "features.parquet", columns.served),
+    }
 
 
 @step(reads=("features", "train.days", "train.holdout_days", "label.window_days"))
@@ -60,12 +62,13 @@ def run(work: Work, *, log: Artifact, labels: Artifact, delay: Artifact) -> None
     view = Log.open(log, work.store)
     views = views_named(view, work.spec.features.views)
     matures_after = timedelta(hours=labels.record["matures_after_hours"])
-    parts = []
-    for part in parts_of(labels, work.store):
+
+    def made(part: Part) -> Artifact:
         rows = DayRows.of(view, part.day, matures_after=matures_after, cutoff=work.now)
         read = ViewRows.of(view, views, rows.until)
-        made = work.part(assemble_day, rows=rows, views=read, labels=part.artifact.uri, cutoff=time_text(rows.until))
-        parts.append(made)
+        return work.part(assemble_day, rows=rows, views=read, labels=part.artifact.uri, cutoff=time_text(rows.until))
+
+    parts = work.each(made, parts_of(labels, work.store))
     kinds = _kinds([part.record["kinds"] for part in parts], work.spec.features.categories)
     if not kinds:
         work.record = Cannot("the log has no features: no x_* column and no view is chosen").as_record()
@@ -83,30 +86,18 @@ def run(work: Work, *, log: Artifact, labels: Artifact, delay: Artifact) -> None
     }
 
 
-def _refuse_out_of_step(table: pl.DataFrame, labels: Artifact) -> None:
-    """Both steps read the same rows in the same order; if they ever did not, rows would get each other's labels."""
-    ids = labels.scan("labels").select(IDS).collect(engine="streaming")
-    if not table.select(IDS).equals(ids):
-        raise Blocked(
-            what="labels and features are out of step", findings=("BLOCK labels and features are out of step",)
-        )
-
-
-def _counts(table: pl.DataFrame, served: Sequence[str], names: Sequence[str], labels: Artifact) -> dict[str, Any]:
-    was_served = pl.any_horizontal(pl.col(name).is_not_null() for name in served) if served else pl.lit(value=False)
-    shown = labels.scan("labels").select(first=pl.col("shown_at").min(), last=pl.col("shown_at").max()).collect()
-    runs = table.select(pl.col("request_id").rle()).unnest("request_id")
-    first, last = shown.row(0)
-    return {
-        "rows": len(table),
-        "requests": len(runs),
-        "longest_list": int(runs["len"].to_numpy().max(initial=0)),
-        "served": int(table.select(was_served.sum()).item()) if served else 0,
-        "first": time_text(first) if first else None,
-        "last": time_text(last) if last else None,
-        "nulls": {name: int(table[name].null_count()) for name in names},
-        "kinds": {name: kind_of(table.schema[name]) for name in names if table.schema[name] != pl.Null},
-    }
+def _counts(path: Path, served: Sequence[str]) -> dict[str, Any]:
+    """Return what was written: nulls by feature, rows with any served feature, and the kinds of the features."""
+    table = pl.scan_parquet(path)
+    schema = table.collect_schema()
+    nulls, rows = null_counts(path)
+    if served and any(nulls[name] == 0 for name in served):
+        with_served = rows
+    else:
+        was_served = pl.any_horizontal(pl.col(name).is_not_null() for name in served) if served else pl.lit(value=False)
+        with_served = int(table.select(was_served.sum()).collect(engine="streaming").item()) if rows else 0
+    kinds = {name: kind_of(dtype) for name, dtype in schema.items() if dtype != pl.Null}
+    return {"served": with_served, "nulls": nulls, "kinds": kinds}
 
 
 def _kinds(records: Sequence[Mapping[str, Kind]], categories: Sequence[str]) -> dict[str, Kind]:

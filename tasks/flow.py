@@ -59,12 +59,17 @@ def retrain(step: Caller, cutoff: Any) -> None:
     The bundle that is judged is the one that an earlier cutoff shipped: where that day ran, it is reused as it is.
     """
     now = ship(step, cutoff, gated=True)
+    step("measure_skew", log=now["log"], delay=now["delay"], cutoff=cutoff, after=now["examples"])
     look_back = step("look_back", log=now["log"], delay=now["delay"], cutoff=cutoff)
     with step.group("backtest"):
         earlier = ship(step, look_back, gated=False)
     evaluation = step(
         "evaluate", log=now["log"], examples=now["examples"], bundle=earlier["bundle"], look_back=look_back
     )
+    step(
+        "measure_leak", log=now["log"], delay=now["delay"], examples=now["examples"], bundle=earlier["bundle"],
+        look_back=look_back, cutoff=cutoff,
+    )  # fmt: skip
     decision = step("decide", evaluation=evaluation, bundle=now["bundle"], look_back=look_back, cutoff=cutoff)
     step("promote", log=now["log"], decision=decision, bundle=now["bundle"], evaluation=evaluation)
 

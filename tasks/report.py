@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,8 @@ from sameworld.store.times import time_text
 NOT_YET = Cannot("not measured yet").as_record()
 COMPLETENESS_DAYS = (1, 3, 7)
 FLOW = "tasks.flow"
+SKEW = ("feature", "view", "compared", "mismatch_share", "missing_share", "extra_share", "stale_share")
+STALENESS = ("view", "joined_share", "q50_hours", "q90_hours", "q99_hours")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def run(
         "evaluated": made.section("evaluate", _evaluated),
         "slices": made.section("evaluate", lambda one: one.record["slices"]),
         "policy_value": made.section("evaluate", lambda one: one.record["policy_value"]),
-        **dict.fromkeys(("skew", "drills", "loop", "leak", "early", "gap", "ab"), NOT_YET),
+        "skew": made.section("measure_skew", lambda one: _in_order(one.record["skew"], SKEW)),
+        "staleness": made.section("measure_skew", lambda one: _in_order(one.record["staleness"], STALENESS)),
+        "leak": made.section("measure_leak", lambda one: one.record),
+        **dict.fromkeys(("drills", "loop", "early", "gap", "ab"), NOT_YET),
         "comparison": made.section("decide", lambda one: one.record["comparison"]),
         "decision": _decision(made),
         "gates": _gates(made),
@@ -169,7 +174,7 @@ def _curve(kind: str, segment: str, record: dict[str, Any], window_days: float) 
 
 
 def _labels(labels: Artifact) -> dict[str, Any]:
-    names = ("rows", "closed", "open", "closed_share", "positives", "late_after_close", "by_kind")
+    names = ("rows", "closed", "open", "closed_share", "positives", "late_after_close", "by_kind", "moves")
     return {name: labels.record[name] for name in names}
 
 
@@ -202,6 +207,11 @@ def _model(bundle: Artifact, made: _Made) -> dict[str, Any]:
 
 def _evaluated(evaluation: Artifact) -> dict[str, Any]:
     return {name: evaluation.record[name] for name in ("rows", "requests", "positives", "from", "to")}
+
+
+def _in_order(rows: Any, names: Sequence[str]) -> Any:
+    """Return the rows with their values in this order, or what stands in their place."""
+    return [{name: row[name] for name in names} for row in rows] if isinstance(rows, list) else rows
 
 
 def _decision(made: _Made) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,22 +120,37 @@ def outage_groups(masks: BoolArray) -> tuple[OutageGroup, ...]:
 
 @dataclass(frozen=True)
 class Skew:
-    """Shares of the compared rows where served and recomputed differ; the shares never overlap, but for stale.
+    """Rows in which a feature's served value was compared with its recomputed one, and those in which they differ.
 
-    mismatch : both have a value, and not the same;  missing : serving had null, the warehouse a value
-    extra : serving had a value, the warehouse null;  stale : a mismatch that equals the previous warehouse value
+    mismatch : both have a value, and not the same;  missing : serving had null, the view a value
+    extra : serving had a value, the view null;  stale : those of the mismatches that served an earlier value
     """
 
-    compared: int
-    mismatch_share: float
-    missing_share: float
-    extra_share: float
-    stale_share: float | Cannot
+    compared: int = 0
+    mismatch: int = 0
+    missing: int = 0
+    extra: int = 0
+    stale: int = 0
 
-    def as_record(self) -> dict[str, Any]:
-        """Return the JSON-ready form."""
-        stale = self.stale_share.as_record() if isinstance(self.stale_share, Cannot) else self.stale_share
-        return {**vars(self), "stale_share": stale}
+    def __add__(self, other: Skew) -> Skew:
+        """Return the counts over the rows of both."""
+        return Skew(**{name: count + vars(other)[name] for name, count in vars(self).items()})
+
+    @property
+    def differing_share(self) -> float:
+        """The share of mismatches, missing and extra values together; -1 where no row was compared."""
+        return (self.mismatch + self.missing + self.extra) / self.compared if self.compared else -1.0
+
+    def shares(self, reason: str = "") -> dict[str, Any]:
+        """Return ``compared`` and each share of it; of no rows there is none, so each says cannot, with the reason.
+
+        >>> Skew(compared=4, mismatch=2, missing=1, stale=1).shares()["mismatch_share"]
+        0.5
+        """
+        names = ("mismatch", "missing", "extra", "stale")
+        none = Cannot(reason or "no row was compared").as_record()
+        found = {f"{name}_share": vars(self)[name] / self.compared if self.compared else none for name in names}
+        return {"compared": self.compared, **found}
 
 
 def _is_null(values: NDArray[Any]) -> BoolArray:
@@ -150,29 +166,26 @@ def _differ(first: NDArray[Any], second: NDArray[Any]) -> BoolArray:
     return np.asarray(np.not_equal(first, second), dtype=np.bool_)
 
 
-def skew_of(served: ArrayLike, recomputed: ArrayLike, *, previous: ArrayLike | None = None) -> Skew:
+def skew_of(served: ArrayLike, recomputed: ArrayLike, earlier: Sequence[Collection[Any]]) -> Skew:
     """Compare one feature's served values with its recomputed ones, row by row and exactly.
 
     served, recomputed : arrays of numbers, strings or bools, shape (n,), joined on (key, time); NaN and None are null,
         and two nulls agree
-    previous : the warehouse's value before the recomputed one; without it stale_share says cannot
-    Raises Refused for no rows.
+    earlier : for each row the values that its key had before the recomputed one
+    This is what ``measure_skew`` counts, said for arrays. Raises Refused for no rows.
 
-    >>> skew_of([1.0, 2.0, float("nan"), 4.0], [1.0, 2.5, 3.0, float("nan")], previous=[0.0, 2.0, 3.0, 4.0])
-    Skew(compared=4, mismatch_share=0.25, missing_share=0.25, extra_share=0.25, stale_share=0.25)
+    >>> skew_of([1.0, 2.0, float("nan"), 4.0], [1.0, 2.5, 3.0, float("nan")], [(), (0.5, 2.0), (3.0,), (4.0,)])
+    Skew(compared=4, mismatch=1, missing=1, extra=1, stale=1)
     """
     ours, theirs = np.asarray(served), np.asarray(recomputed)
-    n = require_same_length(served=ours, recomputed=theirs)
+    n = require_same_length(served=ours, recomputed=theirs, earlier=np.empty(len(earlier)))
     if n == 0:
         raise Refused(what="nothing to compare", got="0 rows", wanted="at least 1", remedy="log the served features")
     missing, absent = _is_null(ours), _is_null(theirs)
     mismatch = ~missing & ~absent & _differ(ours, theirs)
-    stale: float | Cannot = Cannot("the feature's earlier values were not given")
-    if previous is not None:
-        before = np.asarray(previous)
-        require_same_length(served=ours, previous=before)
-        stale = float(np.mean(mismatch & ~_differ(ours, before)))
-    return Skew(n, float(mismatch.mean()), float(np.mean(missing & ~absent)), float(np.mean(~missing & absent)), stale)
+    was_before = np.array([value in before for value, before in zip(ours.tolist(), earlier, strict=True)])
+    verdicts = (mismatch, missing & ~absent, ~missing & absent, mismatch & was_before)
+    return Skew(n, *(int(verdict.sum()) for verdict in verdicts))
 
 
 def _counts(values: FloatArray, edges: FloatArray) -> FloatArray:

@@ -7,6 +7,9 @@ from typing import Any
 
 from sameworld.page import view, words
 
+# The ways in which a served value can differ; a stale one is among the mismatches.
+DIFFERENCES = ("mismatch_share", "missing_share", "extra_share")
+
 
 def answers(report: Mapping[str, Any], findings: object) -> list[dict[str, str]]:
     """Return the four answers that a person in a hurry reads: better, for whom, worth what, believable."""
@@ -149,7 +152,10 @@ def _leak(report: Mapping[str, Any]) -> dict[str, str]:
     if not words.is_estimate(inflation):
         return _absent(name, leak, inflation)
     value, interval = words.interval("inflation", view.mapping(inflation), signed=True)
-    said = f"kept out; let in, it would have moved the metric by {value} ({interval})"
+    metric = words.humanise(view.mapping(leak).get("metric", "the metric"))
+    if not any(view.mapping(inflation)[part] for part in ("value", "low", "high")):
+        return _check(name, "good", f"kept out; let in, it would not have moved {metric}", view.rows_of(leak))
+    said = f"kept out; let in, it would have moved {metric} by {value} ({interval})"
     return _check(name, "plain", said, view.rows_of(inflation, leak))
 
 
@@ -157,10 +163,20 @@ def _skew(report: Mapping[str, Any]) -> dict[str, str]:
     name, skew = "Served against recomputed features", report.get("skew")
     known = [row for row in view.listed(skew) if words.is_number(row.get("mismatch_share"))]
     if not known:
-        return _absent(name, skew)
-    worst = max(known, key=lambda row: float(row["mismatch_share"]))
-    said = f"largest mismatch {words.share(worst['mismatch_share'])}, in {worst.get('feature')}"
-    return _check(name, "plain" if worst["mismatch_share"] else "good", said, view.rows_of(worst))
+        inner = (row.get("mismatch_share") for row in view.listed(skew))
+        return _absent(name, skew, *inner)
+    worst = max(known, key=_differing)
+    if not _differing(worst):
+        return _check(name, "good", f"no difference in {plural(len(known), 'feature')}", view.rows_of(worst))
+    kinds = (*DIFFERENCES, "stale_share")
+    parts = [(words.humanise(key.removesuffix("_share")), worst.get(key)) for key in kinds]
+    told = ", ".join(f"{part} {words.share(value)}" for part, value in parts if words.is_number(value) and value)
+    said = f"{words.share(_differing(worst))} of {worst.get('feature')}, the worst: {told}"
+    return _check(name, "plain", said, view.rows_of(worst))
+
+
+def _differing(row: Mapping[str, Any]) -> float:
+    return sum(float(row[key]) for key in DIFFERENCES if words.is_number(row.get(key)))
 
 
 def _closed(report: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ SENTENCES = {
 }
 SECTIONS = (
     *("run", "log", "delay", "labels", "training_set", "position", "model", "metrics", "slices", "policy_value"),
-    *("skew", "drills", "loop", "leak", "early", "gap", "comparison", "ab", "decision", "steps"),
+    *("skew", "staleness", "drills", "loop", "leak", "early", "gap", "comparison", "ab", "decision", "steps"),
 )
 _COUNTED = ("rows", "requests", "compared", "impressions", "users")
 _ESTIMATE = ("value", "low", "high")

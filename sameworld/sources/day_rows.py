@@ -6,24 +6,30 @@ the whole log took impressions out, it asks again which of them stood by then.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from sameworld.sources.log_table import impressions_gone
 from sameworld.sources.standing import DUPLICATE, SAME_ARRIVAL
 from sameworld.store.artifacts import fingerprint_of
-from sameworld.store.log import VIEW_PREFIX, Log
+from sameworld.store.log import ROW, VIEW_PREFIX, Log
 from sameworld.store.times import day_end, day_start, parse_day, time_text
 
 # A request whose impressions straddle midnight belongs to the day on which it began; one that goes on longer is two.
 LONGEST_REQUEST = timedelta(hours=1)
 # What these verdicts say was known when the row arrived; the others depend on what came later.
 KNOWN_AT_ONCE = (DUPLICATE, SAME_ARRIVAL)
-_BEGAN, _PLACE = "sameworld: began", "sameworld: request"
+PLACE = "sameworld: place"
+INSTANT = pl.Datetime("us", "UTC")
+_CHOSEN = "sameworld: chosen"
+_DAY_SHIFT, _EPOCH = 2**32, date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -64,22 +70,111 @@ class DayRows:
             }
         )
 
-    def impressions(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-        """Return the day's impressions, a request's rows together, in the order of time; columns None: all."""
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Each impression's place, in the part's order: its arrival day's number, then its row in that day's file.
+
+        The order is the log's own, but rows of requests that do not stand together follow after all others.
+        """
+        return self.narrow(())[PLACE].to_numpy()
+
+    def narrow(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Return a few columns of the day's impressions, with request_id, shown_at and PLACE, in the part's order.
+
+        A column that the log lacks is not there.
+        """
         begin, end = day_start(self.day), day_end(self.day)
-        shown = pl.col("shown_at")
-        rows = self.log.table("impressions").filter(
-            shown >= begin - LONGEST_REQUEST, shown < end + LONGEST_REQUEST, pl.col("arrived_at") < self.until
-        )
-        names = rows.collect_schema().names()
-        wanted = [name for name in (names if columns is None else columns) if name in names]
-        needed = dict.fromkeys([*wanted, "request_id", "item_id", "shown_at", "position"])
-        rows = rows.select(*needed, pl.col("shown_at").min().over("request_id").alias(_BEGAN))
-        rows = rows.filter(pl.col(_BEGAN) >= begin, pl.col(_BEGAN) < end)
-        # Numbers sort many times faster than ids; requests whose hashes are equal still stand apart by their ids.
-        order = [_BEGAN, _PLACE, "position"]
-        rows = rows.with_columns(pl.col("request_id").hash(seed=1).alias(_PLACE)).sort(order, maintain_order=True)
-        return rows.select(wanted)
+        if not self.log.has("impressions"):
+            return pl.DataFrame(schema={"request_id": pl.String, "shown_at": INSTANT, PLACE: pl.Int64})
+        near = pl.col("shown_at").is_between(begin - LONGEST_REQUEST, end + LONGEST_REQUEST, closed="left")
+        seen = self.log.table("impressions", placed=True).filter(near)
+        names = seen.collect_schema().names()
+        wanted = dict.fromkeys(["request_id", "shown_at", *(name for name in columns if name in names)])
+        place = pl.col("arrival_day").to_physical().cast(pl.Int64) * _DAY_SHIFT + pl.col(ROW).cast(pl.Int64)
+        rows = seen.select(*wanted, place.alias(PLACE)).collect(engine="streaming")
+        return began_between(rows, begin, end)
+
+    def order(self, places: NDArray[np.int64] | None = None) -> str:
+        """Return the hash over the places: steps that agree on it have the same rows in the same order."""
+        found = self.places if places is None else places
+        return hashlib.sha256(found.tobytes()).hexdigest()
+
+    def impressions(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+        """Return the day's impressions, a request's rows together, in the order of ``places``; columns None: all.
+
+        A column that no file with rows of this day has is not there.
+        """
+        falls = np.flatnonzero(np.diff(self.places) <= 0)
+        rising = int(falls[0]) + 1 if len(falls) else len(self.places)
+        parts = self._read(self.places[:rising], columns)
+        if rising < len(self.places):
+            rest = self.places[rising:]
+            rows = pl.concat(self._read(np.sort(rest), columns), how="diagonal_relaxed").collect(engine="streaming")
+            parts.append(rows[np.argsort(np.argsort(rest))].lazy())
+        if not parts:
+            empty = self.log.table("impressions").clear()
+            return empty.select(columns or pl.all())
+        return pl.concat(parts, how="diagonal_relaxed")
+
+    def _read(self, places: NDArray[np.int64], columns: Sequence[str] | None) -> list[pl.LazyFrame]:
+        """Return the rows at places in ascending order, file by file; of a file only the stretch that they span."""
+        found = []
+        for day in self.log.days:
+            arrived = parse_day(day.record["day"])
+            number = (arrived - _EPOCH).days * _DAY_SHIFT
+            first, last = np.searchsorted(places, (number, number + _DAY_SHIFT))
+            if last > first:
+                frame = day.scan("impressions").with_columns(arrival_day=pl.lit(arrived))
+                names = frame.collect_schema().names()
+                chosen = frame.select(names if columns is None else [name for name in columns if name in names])
+                found.append(_stretch(chosen, places[first:last] - number))
+        return found
+
+
+def _stretch(frame: pl.LazyFrame, rows: NDArray[np.int64]) -> pl.LazyFrame:
+    """Return the rows of these ascending numbers."""
+    first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
+    frame = frame.slice(first, span)
+    if span == len(rows):
+        return frame
+    chosen = np.zeros(span, np.bool_)
+    chosen[rows - first] = True
+    mask = pl.LazyFrame({_CHOSEN: chosen})
+    return pl.concat([frame, mask], how="horizontal").filter(_CHOSEN).drop(_CHOSEN)
+
+
+def began_between(rows: pl.DataFrame, begin: datetime, end: datetime) -> pl.DataFrame:
+    """Return the rows of requests whose earliest row was shown in ``[begin, end)``, a request's rows together.
+
+    rows : with request_id and shown_at
+    The rows keep their order, but those of requests that do not stand together follow after all others.
+
+    >>> rows = pl.DataFrame({"request_id": ["a", "b", "a", "c"], "shown_at": [datetime(2026, 3, 1, 12)] * 4})
+    >>> began_between(rows, datetime(2026, 3, 1), datetime(2026, 3, 2))["request_id"].to_list()
+    ['b', 'c', 'a', 'a']
+    """
+    if not len(rows):
+        return rows
+    request = rows["request_id"]
+    first = (request != request.shift()).fill_null(value=True).arg_true().to_numpy()  # of each unbroken run of rows
+    length = np.diff(np.append(first, len(rows)))
+    earliest = np.minimum.reduceat(rows["shown_at"].to_physical().to_numpy(), first)
+    runs = pl.DataFrame({"request_id": request.gather(first), "first": first, "length": length, "began": earliest})
+    runs = runs.with_columns(torn=pl.col("request_id").is_duplicated())
+    if runs["torn"].any():
+        over = runs.group_by("request_id").agg(pl.col("began").min(), beginning=pl.col("first").min())
+        runs = runs.drop("began").join(over, on="request_id", how="left", maintain_order="left")
+        runs = runs.sort("torn", pl.when("torn").then("beginning").otherwise("first"), "first")
+    bounds = pl.Series([begin, end]).cast(rows.schema["shown_at"]).to_physical()
+    runs = runs.filter(pl.col("began").is_between(bounds[0], bounds[1], closed="left"))
+    starts, lengths = runs["first"].to_numpy().astype(np.int64), runs["length"].to_numpy()
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    chosen = np.repeat(starts, lengths) + within
+    if runs["torn"].any():
+        return rows.select(pl.all().gather(chosen))
+    mask = np.zeros(len(rows), np.bool_)
+    mask[chosen] = True
+    return rows.filter(mask)
 
 
 def known_until(log: Log, first: date, until: datetime) -> Log:

@@ -84,9 +84,9 @@ class Artifact:
             raise Refused(what=f"artifact {self.step} has no file {name!r}", wanted=", ".join(self.files))
         return self.blobs.local(f"{self._key}/{entry['stored_as']}", entry["sha256"])
 
-    def scan(self, name: str) -> pl.LazyFrame:
-        """Return a Parquet file as a lazy frame."""
-        return pl.scan_parquet(self.path(f"{name}.parquet"))
+    def scan(self, name: str, *, row_index: str | None = None) -> pl.LazyFrame:
+        """Return a Parquet file as a lazy frame; ``row_index`` names a first column with each row's number in it."""
+        return pl.scan_parquet(self.path(f"{name}.parquet"), row_index_name=row_index)
 
     def verify(self) -> Artifact:
         """Check every file against its hash."""

@@ -14,9 +14,9 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from sameworld.records import Refused
+from sameworld.store.checked_files import cache_folder
 from sameworld.store.local_files import (
     CHUNK,
-    cache_folder,
     disk_errors,
     link_or_copy,
     safe_key,

@@ -6,12 +6,12 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from sameworld.records import Refused
+from sameworld.store.checked_files import checked_before, looks, note_checked
 
 CHUNK = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -38,34 +38,23 @@ def safe_key(key: str) -> str:
     return key
 
 
-_CHECKED: dict[Path, tuple[tuple[int, ...], str]] = {}
-
-
-def _looks(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file does: its inode, size, and times of writing and of change."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def verified(path: Path, sha256: str, *, name: str = "") -> Path:
     """Return ``path`` if its bytes have this hash; a flipped byte is refused.
 
     name : what to call the file in the error (default: its file name)
-    A file that this process has checked already, and whose inode, size and times are the same, is not read again.
+    A file that has been hashed on this machine before, and whose inode, size and times are the same, is not read again.
     """
-    seen = _looks(path)
-    if _CHECKED.get(path) == (seen, sha256):
+    if checked_before(path, sha256):
         return path
-    got = sha256_of(path)
-    if got == sha256:
-        _CHECKED[path] = (seen, sha256)
-    else:
+    seen, got = looks(path), sha256_of(path)
+    if got != sha256:
         raise Refused(
             what=f"{name or path.name} was changed after it was written",
             got=f"hash {got[:12]}",
             wanted=f"hash {sha256[:12]}",
             remedy="delete the artifact's folder and run again: it is made anew",
         )
+    note_checked(path, sha256, seen)
     return path
 
 
@@ -97,9 +86,3 @@ def lacks_room(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
     return any(f"(os error {number})" in str(error) for number in _NO_ROOM)
-
-
-def cache_folder() -> Path:
-    """Return the folder of verified local copies of remote files (``SAMEWORLD_CACHE``, else the temporary folder's)."""
-    chosen = os.environ.get("SAMEWORLD_CACHE")
-    return Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"sameworld-cache-{os.getuid()}"

@@ -19,6 +19,7 @@ from sameworld.store.times import parse_day, parse_time, time_text
 
 TABLES = ("requests", "impressions", "outcomes", "candidates")
 VIEW_PREFIX = "features."
+ROW = "sameworld: row"  # a row's number in its day's file
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,12 @@ class Log:
         names = {file[len(VIEW_PREFIX) : -len(".parquet")] for day in self.days for file in day.files}
         return tuple(sorted(name for name in names if self.has(f"{VIEW_PREFIX}{name}")))
 
-    def table(self, name: str, *, arrival_days: tuple[date, date] | None = None) -> pl.LazyFrame:
+    def table(self, name: str, *, arrival_days: tuple[date, date] | None = None, placed: bool = False) -> pl.LazyFrame:
         """Return a table's standing rows, in the order of arrival days, with a column ``arrival_day``.
 
         name : a table of the contract, or ``features.<view>``
         arrival_days : the first and last day of arrival to read; default all
+        placed : with the column ROW too, each row's number in its day's file
 
         Columns that a day lacks are null there; a feature of whole numbers on one day and of fractions on another has
         fractions. Conflict losers among outcomes stay in: which of them counts depends on when the label closed. An
@@ -132,10 +134,11 @@ class Log:
         for artifact in self.days:
             day = parse_day(artifact.record["day"])
             if f"{name}.parquet" in artifact.files and (not arrival_days or arrival_days[0] <= day <= arrival_days[1]):
-                parts.append(_standing(artifact.scan(name), gone.get(day), day))
+                parts.append(_standing(artifact.scan(name, row_index=ROW), gone.get(day), day))
         if not parts:
             raise Refused(what=f"the log has no table {name!r}", wanted="at least one day with it")
         rows = pl.concat(parts, how="diagonal_relaxed")
+        rows = rows if placed else rows.drop(ROW)
         return rows.with_columns(pl.col("value").fill_null(1.0)) if name == "outcomes" else rows
 
     def _gone(self, table: str) -> dict[date, pl.Series]:
@@ -148,5 +151,5 @@ class Log:
 
 def _standing(frame: pl.LazyFrame, gone: pl.Series | None, day: date) -> pl.LazyFrame:
     if gone is not None and len(gone):
-        frame = frame.with_row_index("row").filter(~pl.col("row").is_in(gone.implode())).drop("row")
+        frame = frame.filter(~pl.col(ROW).is_in(gone.implode()))
     return frame.with_columns(arrival_day=pl.lit(day))

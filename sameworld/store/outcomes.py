@@ -12,6 +12,7 @@ from sameworld.store.log import Log
 
 KEY = ("request_id", "item_id")
 NO_VALUE = "(null)"
+_NUMBER, _OF_EVENT = "sameworld: number", " of the event"
 
 
 def segment_expression(columns: Sequence[str]) -> pl.Expr:
@@ -63,19 +64,33 @@ def outcomes_in_window(
     """
     events = log.table("outcomes").filter(pl.col("arrived_at") < cutoff)
     events = events if among is None else events.filter(among)
-    event_key = [*KEY, "kind", "happened_at"]
     if "retracted" in events.collect_schema().names():
         taken_back = pl.col("retracted").fill_null(False)
     else:
         taken_back = pl.lit(False)
-    first = (
-        events.group_by(event_key)
-        .agg(
-            arrived_at=pl.col("arrived_at").filter(~taken_back).min(),
-            retracted_at=pl.col("arrived_at").filter(taken_back).min(),
-        )
-        .filter(pl.col("arrived_at").is_not_null())
-    )
+    wanted = events.select(*KEY, "kind", "happened_at", "arrived_at", taken_back=taken_back)
     delay = pl.col("happened_at") - pl.col("shown_at")
-    counted = shown.join(first, on=KEY, how="inner").filter(delay >= -skew, delay < window)
-    return counted.sort("shown_at", *event_key)
+    counted = _joined(shown, wanted).filter(delay >= -skew, delay < window)
+    carried = [name for name in shown.collect_schema().names() if name not in KEY]
+    event_key = [*KEY, "kind", "happened_at"]
+    known = counted.group_by(event_key).agg(
+        *(pl.col(name).first() for name in carried),
+        arrived_at=pl.col("arrived_at").filter(~pl.col("taken_back")).min(),
+        retracted_at=pl.col("arrived_at").filter("taken_back").min(),
+    )
+    columns = [*KEY, *carried, "kind", "happened_at", "arrived_at", "retracted_at"]
+    return known.filter(pl.col("arrived_at").is_not_null()).select(columns).sort("shown_at", *event_key)
+
+
+def _joined(shown: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the events beside their impressions: found by one number, which is quicker than by ids, then compared.
+
+    Few impressions have an outcome, and few of a day's outcomes are theirs, so both sides are thinned first.
+    """
+    number = (pl.col("request_id").hash(seed=1) ^ pl.col("item_id").hash(seed=2)).alias(_NUMBER)
+    shown, events = shown.with_columns(number), events.with_columns(number)
+    theirs = events.join(shown.select(_NUMBER), on=_NUMBER, how="semi")
+    clicked = shown.join(theirs.select(_NUMBER), on=_NUMBER, how="semi")
+    both = clicked.join(theirs, on=_NUMBER, how="inner", suffix=_OF_EVENT)
+    same = [pl.col(name) == pl.col(f"{name}{_OF_EVENT}") for name in KEY]
+    return both.filter(same).drop(_NUMBER, *(f"{name}{_OF_EVENT}" for name in KEY))

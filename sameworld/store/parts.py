@@ -59,7 +59,7 @@ def examples_of(
     if not frames:
         raise Refused(what="the training set has no day in this span", got=f"{since} to {before}", wanted="one part")
     rows = _as_of(pl.concat(frames, how="diagonal_relaxed"), listing.record)
-    return rows.with_columns(request=pl.struct("part", "request_id").rle_id())
+    return rows.with_columns(request=pl.struct("part", "request").rle_id())
 
 
 def _label_parts(listing: Artifact, store: Store) -> list[Part]:

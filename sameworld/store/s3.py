@@ -13,7 +13,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from sameworld.records import NotYet, Refused
-from sameworld.store.local_files import CHUNK, cache_folder, disk_errors, safe_key, sha256_of, verified
+from sameworld.store.checked_files import cache_folder
+from sameworld.store.local_files import CHUNK, disk_errors, safe_key, sha256_of, verified
 
 # AWS answers 409 while another writer of the same key is under way: whether that one lands is known a little later.
 CONFLICT_PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0)

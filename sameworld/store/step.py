@@ -6,17 +6,19 @@ It sees no other spec key: reading one that it did not name is an error, so a fi
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import polars as pl
 import psutil
@@ -29,6 +31,7 @@ from sameworld.store.local_files import disk_errors, lacks_room
 from sameworld.store.times import parse_time, time_text
 
 ROW_GROUP = 131_072
+AT_ONCE = 2
 NO_ROOM = "the root cannot be written"
 # Which step an input of a name must come from: URIs travel through places that can be edited by hand.
 MADE_BY = {
@@ -53,6 +56,8 @@ class Content(Protocol):
         """The hash over its bytes."""
 
 
+Thing = TypeVar("Thing")
+Done = TypeVar("Done")
 Input: TypeAlias = str | list[str] | Content
 Opened: TypeAlias = Artifact | list[Artifact] | Content
 
@@ -89,6 +94,15 @@ class Work:
             if not lacks_room(error):
                 raise
             raise Refused(what=NO_ROOM, got=f"{error} ({path.name})", wanted="room and permission") from error
+
+    def each(self, make: Callable[[Thing], Done], things: Iterable[Thing]) -> list[Done]:
+        """Make something of each thing, several at once, and return what was made in the order of the things.
+
+        While one part is read or written, another computes. Each holds its own data in memory, so they are few.
+        """
+        cores = self.whole_spec.engine.threads or os.cpu_count() or 1
+        with ThreadPoolExecutor(min(cores, AT_ONCE)) as pool:
+            return list(pool.map(make, things))
 
     def part(self, made_by: Step, *, cutoff: str, **inputs: Input) -> Artifact:
         """Make (or reuse) a part of this step's table as an artifact of its own.

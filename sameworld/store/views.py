@@ -26,8 +26,16 @@ def feature_name(column: str) -> str:
 
 def view_columns(log: Log, view: str) -> dict[str, str]:
     """Return ``{feature name: column}`` of a view's values."""
-    names = log.table(f"{VIEW_PREFIX}{view}").collect_schema().names()
-    return {feature_name(name): name for name in names if name not in _NOT_VALUES}
+    return {feature_name(name): name for name in delivered(log, f"{VIEW_PREFIX}{view}") if name not in _NOT_VALUES}
+
+
+def delivered(log: Log, table: str) -> dict[str, list[str]]:
+    """Return a table's columns with the types in which its days delivered each, without opening a file."""
+    found: dict[str, list[str]] = {}
+    for day in log.days:
+        for name, kind in day.manifest["files"].get(f"{table}.parquet", {}).get("schema", {}).items():
+            found.setdefault(name, []).append(kind)
+    return found
 
 
 def join_view(
@@ -82,6 +90,25 @@ def _keys(rows: pl.LazyFrame, table: pl.LazyFrame, view: str, columns: Sequence[
         known = ", ".join(sorted(set(names) - _NOT_VALUES))
         raise Refused(what=f"view {view!r} has no such column", got=", ".join(missing), wanted=f"one of: {known}")
     return keys
+
+
+def view_keys(log: Log, view: str) -> list[str]:
+    """Return the keys of a view that the log has: user_id, item_id or both."""
+    names = delivered(log, f"{VIEW_PREFIX}{view}")
+    return [key for key in KEYS if key in names]
+
+
+def first_available(values: pl.LazyFrame, log: Log, view: str, column: str, *, cutoff: datetime) -> pl.LazyFrame:
+    """Return since when each key could first be read to have a value: the keys, ``value``, ``first_available_at``.
+
+    values : frame with the view's keys and ``value``, in the type to compare in; a pair that the view never had is left
+        out. Values that a later row corrected count, too. Nothing with ``available_at`` at or after the cutoff is read.
+    """
+    keys, dtype = view_keys(log, view), values.collect_schema()["value"]
+    table = log.table(f"{VIEW_PREFIX}{view}").filter(pl.col("available_at") < cutoff)
+    had = table.select(*keys, pl.col(column).cast(dtype).alias("value"), "available_at")
+    wanted = had.join(values.select(*keys, "value").unique(), on=[*keys, "value"], how="semi")
+    return wanted.group_by(*keys, "value").agg(first_available_at=pl.col("available_at").min())
 
 
 def views_named(log: Log, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

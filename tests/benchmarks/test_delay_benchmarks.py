@@ -13,6 +13,7 @@ import pytest
 from benchmarks import backtest_is_production as backtest
 from benchmarks import delay_curves, shift_alarm
 from benchmarks._delay_worlds import WORLDS, Delays, censored, known_ages, shown_times, true_arrivals, weekly
+from benchmarks._leak_claims import leak_claims
 from sameworld.maths.delay_shift import ShiftAlarm
 from sameworld.sources.closed_loop import WorldParameters, heuristic
 
@@ -100,6 +101,31 @@ def test_production_knows_every_purchase_and_the_naive_view_only_those_that_had_
     assert 0 < known["target"].sum() < matured["target"].sum() / 2
 
 
+def a_leak(moved: float, *, late: int, reach: float = 0.02) -> dict[str, object]:
+    inflation = {"value": moved, "low": moved - reach, "high": moved + reach}
+    return {"honest": 0.8, "inflation": inflation, "late_outcomes": late, "late_retractions": 0}
+
+
+@pytest.mark.parametrize(
+    ("moved", "late", "holds"),
+    [
+        (-0.1, 9, [True, True, False, False]),
+        (-0.102, 9, [False, True, False, False]),
+        (-0.15, 9, [False, False, False, False]),
+    ],
+    ids=["right", "a little off", "outside its interval"],
+)
+def test_a_leak_meter_that_is_off_fails_its_claims(moved: float, late: int, holds: list[bool]) -> None:
+    worlds = [{"leak": a_leak(moved, late=late), "by_event": {"value": 0.7}} for _ in range(20)]
+    assert [claim.holds for claim in leak_claims("lag 0 days", worlds, at_once=True)] == holds
+
+
+@pytest.mark.parametrize(("reach", "holds"), [(0.0, True), (1e-9, False)])
+def test_where_nothing_is_late_only_exactly_0_will_do(reach: float, holds: bool) -> None:
+    worlds = [{"leak": a_leak(0.0, late=0, reach=reach), "by_event": {"value": 0.8}} for _ in range(20)]
+    assert [claim.holds for claim in leak_claims("lag 0 days", worlds, at_once=True)] == [True, True, holds, True]
+
+
 def test_a_promise_off_by_a_hundredth_in_every_world_is_no_production() -> None:
     def world(off: float, number: int) -> dict[str, object]:
         def told(value: float) -> dict[str, object]:
@@ -107,7 +133,8 @@ def test_a_promise_off_by_a_hundredth_in_every_world_is_no_production() -> None:
                     "predicted": 10.0}  # fmt: skip
 
         truth = 0.8 + number / 1000
-        return {"backtest": told(truth + off), "naive": told(truth + 0.2), "production": told(truth)}
+        rest = {"leak": a_leak(-0.1, late=9), "by_event": {"value": 0.7}}
+        return {"backtest": told(truth + off), "naive": told(truth + 0.2), "production": told(truth), **rest}
 
     for off, holds in ((0.0, True), (0.01, False)):
         claims = backtest._claims("2 days", [world(off + n % 2 / 1000, n) for n in range(20)], small=False)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sameworld.maths.missingness import (
+    Skew,
     donor_masks,
     null_mask_patterns,
     outage_groups,
@@ -102,44 +103,56 @@ def test_features_that_are_null_independently_stand_alone():
     assert [group.features for group in outage_groups(mask)] == [(0,), (1,), (2,)]
 
 
-def test_skew_shares_equal_what_was_injected():
+def unmoved(values) -> list[tuple[()]]:
+    return [()] * len(values)
+
+
+def test_skew_counts_equal_what_was_injected():
     truth = np.arange(1000, dtype=float)
     served, recomputed = truth.copy(), truth.copy()
     served[:30] += 0.5
     served[30:50], recomputed[50:57] = np.nan, np.nan
     served[57:60], recomputed[57:60] = np.nan, np.nan  # null on both sides agrees
-    found = skew_of(served, recomputed)
-    assert (found.compared, found.mismatch_share, found.missing_share, found.extra_share) == (1000, 0.03, 0.02, 0.007)
+    found = skew_of(served, recomputed, unmoved(served))
+    assert found == Skew(compared=1000, mismatch=30, missing=20, extra=7)
+    assert found.shares()["missing_share"] == 0.02
 
 
 def test_the_smallest_difference_is_a_mismatch_and_a_signed_zero_is_none():
-    assert skew_of([1.0], [np.nextafter(1.0, 2.0)]).mismatch_share == 1.0
-    assert skew_of([0.0], [-0.0]).mismatch_share == 0.0
+    assert skew_of([1.0], [np.nextafter(1.0, 2.0)], [()]).mismatch == 1
+    assert skew_of([0.0], [-0.0], [()]).mismatch == 0
 
 
-def test_stale_values_are_mismatches_that_equal_the_previous_value():
-    previous, current = np.arange(100.0), np.arange(100.0) + 1.0
-    served = np.where(np.arange(100) < 20, previous, current)
+def test_stale_values_are_mismatches_that_equal_any_earlier_value():
+    current = np.arange(100.0) + 2.0
+    served = np.where(np.arange(100) < 20, current - 2.0, current)
     served[20:25] = -7.0
-    found = skew_of(served, current, previous=previous)
-    assert (found.mismatch_share, found.stale_share) == (0.25, 0.2)
+    found = skew_of(served, current, [(value - 2.0, value - 1.0) for value in current])
+    assert (found.mismatch, found.stale) == (25, 20)
 
 
-def test_without_previous_values_the_stale_share_says_cannot():
-    record = json.loads(json.dumps(skew_of([1.0], [1.0]).as_record()))
-    assert record["stale_share"] == {"cannot": "the feature's earlier values were not given"}
+def test_a_value_that_was_there_before_and_is_again_is_not_stale():
+    assert skew_of([1.0], [1.0], [(1.0, 2.0)]).stale == 0
 
 
 def test_skew_of_strings_knows_none_as_null():
-    found = skew_of(["a", None, "b", None], ["a", "x", None, None])
-    assert (found.mismatch_share, found.missing_share, found.extra_share) == (0.0, 0.25, 0.25)
-    assert skew_of(["a", "b"], ["a", "c"]).mismatch_share == 0.5
-    assert skew_of(["1"], [1]).mismatch_share == 1.0
+    assert skew_of(["a", None, "b", None], ["a", "x", None, None], unmoved("abcd")) == Skew(4, 0, 1, 1)
+    assert skew_of(["a", "b"], ["a", "c"], unmoved("ab")).mismatch == 1
+    assert skew_of(["1"], [1], [()]).mismatch == 1
 
 
 def test_skew_of_no_rows_is_refused():
     with pytest.raises(Refused, match=re.escape("nothing to compare: got 0 rows")):
-        skew_of([], [])
+        skew_of([], [], [])
+
+
+def test_skews_add_up_and_without_a_row_every_share_says_cannot():
+    one, other = Skew(10, 4, 3, 2, 1), Skew(5, 1, 1, 1, 1)
+    assert one + other == Skew(15, 5, 4, 3, 2)
+    shares = json.loads(json.dumps(Skew().shares()))
+    assert [name for name, one in shares.items() if one == {"cannot": "no row was compared"}] == [
+        f"{name}_share" for name in ("mismatch", "missing", "extra", "stale")
+    ]
 
 
 def test_psi_equals_the_textbook_sum_over_bins():
@@ -154,7 +167,7 @@ def test_psi_is_blind_to_a_shuffled_join_which_skew_sees():
     values = np.random.default_rng(8).normal(size=5000)
     shuffled = np.random.default_rng(9).permutation(values)
     assert psi(values, shuffled) == 0.0
-    assert skew_of(shuffled, values).mismatch_share > 0.99
+    assert skew_of(shuffled, values, unmoved(values)).mismatch > 0.99 * len(values)
 
 
 def test_psi_sees_a_risen_null_rate_and_takes_constants_and_all_nulls():

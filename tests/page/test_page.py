@@ -18,7 +18,7 @@ from sameworld.page.view import metric_rows, unsaid
 Cases = dict[str, tuple[dict[str, Any], dict[str, Any]]]
 CASES = ["full", "blocked", "hostile", "hostile reasons", "empty"]
 NAMES = ["log", "delay", "labels", "training_set", "position", "model", "metrics", "slices", "policy_value", "skew"]
-NAMES += ["drills", "loop", "leak", "early", "gap", "comparison", "ab", "steps"]
+NAMES += ["staleness", "drills", "loop", "leak", "early", "gap", "comparison", "ab", "steps"]
 SECTIONS = [
     "decision",
     "better",
@@ -224,6 +224,32 @@ def test_times_and_lengths_read_as_people_write_them(full: Page) -> None:
 
 def test_the_sums_of_the_log_are_shown_with_each_reason_for_quarantine(full: Page) -> None:
     assert "impressions 12,043,770 12,040,601 3,110 12 47 null key 40 arrived before shown 7" in full.text
+
+
+def test_served_against_recomputed_names_the_worst_feature_and_how_it_differs(full: Page) -> None:
+    assert "1.42 % of x_price, the worst: mismatch 1.21 %, missing 0.21 %, stale 0.605 %" in full.text
+    assert "x_price item_stats 1,204,000 1.21 % 0.21 % 0 % 0.605 %" in full.text
+    assert "item_stats 98 % 12 hours 21.5 hours 2.5 days" in full.text
+
+
+def test_features_that_nowhere_differ_are_said_to_agree(report: dict[str, Any]) -> None:
+    shares = dict.fromkeys(("mismatch_share", "missing_share", "extra_share", "stale_share"), 0.0)
+    report["skew"] = [{"feature": "x_price", "view": "stats", "compared": 12, **shares}]
+    assert "no difference in 1 feature" in Page(render(report, plots={})).text
+
+
+def test_the_leak_says_how_far_each_source_would_have_moved_the_metric(full: Page) -> None:
+    assert "let in, it would have moved normalised entropy by −0.0313 (−0.0354 to −0.0272)" in full.text
+    assert "all of it 0.7811 −0.0313 −0.0354 to −0.0272" in full.text
+    assert "item stats 0.8026 −0.0098 −0.0118 to −0.0078" in full.text
+    assert "item stats, as of today 0.6124 −0.200 −0.210 to −0.190" in full.text
+    assert "4,020 outcomes and 17 retractions late" in full.text
+    assert "AUC Cannot say: AUC needs both classes" in full.text
+
+
+def test_a_leak_of_exactly_0_is_good_news(report: dict[str, Any]) -> None:
+    report["leak"] |= {"inflation": {"value": 0.0, "low": 0.0, "high": 0.0}}
+    assert "kept out; let in, it would not have moved normalised entropy" in Page(render(report, plots={})).text
 
 
 def test_names_in_a_figure_are_never_mathematics_or_markup() -> None:

@@ -26,10 +26,14 @@ model.(version|rounds|features|bundle|backtest_bundle)
 metrics.(mrr|normalised_entropy|calibration_ratio|ece|auc|coverage|exposure_gini).(popular|logged)
 slices.[].(slice|value|rows|metrics)
 policy_value.(value|low|high|method|from|to|requests|left_out_share|logged|lift|ess|clipped_mass|check|checks)
-skew.[].(feature|compared|mismatch_share|missing_share|extra_share|stale_share)
+skew.[].(feature|view|compared|mismatch_share|missing_share|extra_share|stale_share)
+staleness.[].(view|joined_share|q50_hours|q90_hours|q99_hours)
 drills.[].outage
 loop.(explored_share|own_choice_share|support|concentration|exploration_cost|epsilon_enough|alarm)
-leak.(value|inflation)
+leak.(metric|value|honest|inflation|by_source|metrics|from|to|rows|late_outcomes|late_retractions|sentence)
+leak.by_source.outcomes.(value|inflation)
+leak.by_source.*.inflation
+leak.metrics.(normalised_entropy|calibration_ratio|auc).(value|honest|inflation)
 early.*
 gap.(offline|production|terms)
 comparison.(version|rows|metrics)
@@ -46,6 +50,10 @@ metrics.*.(popular|logged)
 slices.[].metrics.*
 policy_value.(logged|lift)
 comparison.metrics.*
+leak.inflation
+leak.by_source.*.inflation
+leak.metrics.*.inflation
+leak.snapshot.*.inflation
 """
 
 

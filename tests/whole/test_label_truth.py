@@ -168,6 +168,32 @@ def test_fault_22_what_came_after_the_close_is_counted_and_changes_no_label(numb
     assert late >= (number > 5)
 
 
+def target_at(one: Event, events: dict[tuple[Any, ...], list[Event]], moment: datetime) -> bool:
+    """Read an impression's target as it stood at a moment."""
+    for (kind, at), copies in events.items():
+        known = [copy["arrived_at"] for copy in copies if not copy["retracted"]]
+        taken_back = [copy["arrived_at"] for copy in copies if copy["retracted"]]
+        in_window = kind == "click" and -SKEW <= at - one["shown_at"] < WINDOW
+        if in_window and known and min(known) < moment and not (taken_back and min(taken_back) < moment):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("number", CUTOFFS[1:])
+def test_how_far_labels_moved_between_maturities_is_what_a_plain_reading_gives(number: int) -> None:
+    cutoff, by_key = START + number * DAY, defaultdict(lambda: defaultdict(list))
+    for event in rows()[1]:
+        by_key[event["request_id"]][event["kind"], event["happened_at"]].append(event)
+    closed = [one for one in rows()[0] if one["shown_at"] + WINDOW + LAG <= cutoff]
+    then = [target_at(one, by_key[one["request_id"]], one["shown_at"] + DAY) for one in closed]
+    at_close = [target_at(one, by_key[one["request_id"]], one["shown_at"] + WINDOW + LAG) for one in closed]
+    (moved,) = labels_at(number).record["moves"]  # of 1, 3 and 7 days only the first comes before the close
+    assert (moved["maturity_days"], moved["rows"], moved["positives"]) == (1, len(closed), sum(then))
+    assert moved["gained"] == sum(b and not a for a, b in zip(then, at_close, strict=True)) > 100
+    assert moved["lost"] == sum(a and not b for a, b in zip(then, at_close, strict=True)) > 0
+    assert moved["moved_share"] == (moved["gained"] + moved["lost"]) / len(closed)
+
+
 def test_a_closed_label_is_the_same_at_every_later_cutoff() -> None:
     columns = ["request_id", "item_id", "gain", "target", "is_click", "is_buy"]
     closed = [labelled(number).filter("closed").select(columns).collect() for number in CUTOFFS]
