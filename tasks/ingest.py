@@ -7,13 +7,15 @@ whether a position was taken twice) is counted here as far as the day itself kno
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
-from sameworld.records import Blocked, Cannot, NotYet, Refused
+from sameworld.records import Blocked, Cannot, NotYet, Refused, SameworldError
 from sameworld.sources import claim_root, open_source, refuse_other_source
 from sameworld.sources.day_table import QUARANTINE, DayTable, judge
 from sameworld.sources.drop import Drop, DropDay, DropFile
@@ -22,7 +24,7 @@ from sameworld.sources.tables import READ_ERRORS, read_table
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Artifact, Store
 from sameworld.store.log import Delivery, deliveries, delivery_seen, record_delivery
-from sameworld.store.step import Made, Work, resolve_cutoff, scratch_folder, step
+from sameworld.store.step import Made, Work, at_once, resolve_cutoff, scratch_folder, step
 from sameworld.store.times import day_start
 
 Days = dict[date, list[Delivery]]
@@ -50,6 +52,7 @@ def taken_in(*, store: Store, spec: Spec, cutoff: str, redeliver: bool = False) 
     days = _days(drop, log, moment)
     claim_root(store, spec.source)
     intake = _Intake(store, spec, drop, log, moment, redeliver)
+    intake.make_ahead(days)
     return [intake.take(day) for day in days]
 
 
@@ -80,10 +83,29 @@ class _Intake:
     moment: datetime
     redeliver: bool
     kinds: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    ahead: dict[date, tuple[DropDay, Made]] = field(default_factory=dict)
+
+    def make_ahead(self, days: list[date]) -> None:
+        """Make the artifacts of days that the log does not have, several at once.
+
+        A day that cannot be taken in is left for its turn: the oldest one's error is the one to raise.
+        """
+
+        def make(day: date) -> None:
+            with suppress(SameworldError):
+                found = self.drop.day(day)
+                self.ahead[day] = found, ingest_day.make(store=self.store, spec=self.spec, drop=found)
+
+        new = [day for day in days if day not in self.log and self.drop.is_there(day)]
+        if len(new) > 1:
+            with ThreadPoolExecutor(at_once(self.spec)) as pool:
+                list(pool.map(make, new))
 
     def take(self, day: date) -> Made:
         """Return what the cutoff sees of a day, made anew where it is not there."""
         known = self.log.get(day, [])
+        if day in self.ahead:
+            return self._recorded(*self.ahead[day], known, changed=False)
         found = self.drop.day(day) if self.drop.is_there(day) else None
         seen = delivery_seen(known, self.moment) if known else None
         if found is None or (seen and self._is_past(seen, known, found)):
@@ -111,9 +133,13 @@ class _Intake:
                           remedy="deliver the correction in a later day, where it arrived; or run with --redeliver"
                           )  # fmt: skip
         made = ingest_day.make(store=self.store, spec=self.spec, drop=found)
+        return self._recorded(found, made, known, changed=changed)
+
+    def _recorded(self, found: DropDay, made: Made, known: list[Delivery], *, changed: bool) -> Made:
+        """Record a day's delivery, where it is a new one, once its features are of the kinds that they were."""
         artifact = self.store.open(made.uri, step="ingest")
         self._compare_kinds(artifact)
-        if seen is None or changed:
+        if not known or changed:
             number, since = (known[-1].number + 1, self.moment) if known else (1, None)
             record_delivery(self.store, Delivery(found.day, number, found.content, artifact.fingerprint, since))
         return made

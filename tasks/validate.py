@@ -5,7 +5,7 @@ A step here publishes what it found and never stops the run; ``gate`` does that,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,28 @@ import polars as pl
 from sameworld.records import Blocked
 from sameworld.sources.day_table import OPEN_FATES
 from sameworld.store.artifacts import Artifact, Store
+from sameworld.store.day_profile import StandingDay, daily_counts, missing
 from sameworld.store.log import Log
-from sameworld.store.log_profile import ORPHAN, Asked, daily_counts, log_profile, missing
+from sameworld.store.log_profile import ORPHAN, Asked, log_profile
 from sameworld.store.outcomes import NO_VALUE
 from sameworld.store.parts import examples_of, labels_of
 from sameworld.store.step import Work, step
 from sameworld.store.table_profiles import bad_labels, labels_profile, request_runs, training_profile
-from sameworld.store.times import parse_day
+from sameworld.store.times import day_end, parse_day, time_text
 
 KEYS = ("request_id", "item_id")
 EXAMPLES, LONGEST = 5, 200  # rows a finding, characters a cell
 Row = dict[str, Any]
 Examples = Callable[[Mapping[str, Any]], pl.LazyFrame | None]
+
+
+@step()
+def profile_day(work: Work, *, day: StandingDay) -> None:
+    """Count one day of arrival as it stands: rows, requests, nulls and kinds, and its requests one by one."""
+    requests = day.requests()
+    work.record = {"day": day.day.isoformat(), **day.counts(len(requests))}
+    work.rows = int(requests["rows"].sum())
+    work.write("requests", requests)
 
 
 @step(
@@ -55,8 +65,11 @@ def check_log(work: Work, *, log: Artifact) -> None:
     )
     names = ("min_volume_share", "max_volume_share", "max_quarantined_share", "max_null_rate_move", "max_repeated_move")
     thresholds = {name: getattr(limits, name) for name in names}
-    profile = log_profile(view, asked)
-    _conclude(work, "log", profile, thresholds, lambda finding: _log_rows(view, asked, finding))
+    days = work.each(
+        lambda day: work.part(profile_day, day=day, cutoff=time_text(day_end(day.day))), StandingDay.each(view)
+    )
+    profile = log_profile(view, days, asked)
+    _conclude(work, "log", profile, thresholds, lambda finding: _log_rows(view, days, asked, finding))
     work.rows = int(profile.filter(pl.col("segment") == "all")["rows"].sum() or 0)
 
 
@@ -166,11 +179,11 @@ def _few(frame: pl.LazyFrame | None) -> list[Row]:
     return [{name: NO_VALUE if value is None else value for name, value in row.items()} for row in few.to_dicts()]
 
 
-def _log_rows(view: Log, asked: Asked, finding: Mapping[str, Any]) -> pl.LazyFrame | None:
+def _log_rows(view: Log, days: Sequence[Artifact], asked: Asked, finding: Mapping[str, Any]) -> pl.LazyFrame | None:
     table, kind = str(finding["table"]), str(finding["id"])
     name = str(finding["segment"]).partition(" ")[2]  # "feature x_price", "kind click"
     if kind in ("landed_low", "landed_high"):
-        return daily_counts(view, table).lazy().select("arrival_day", "rows").reverse()
+        return daily_counts(days, table).lazy().select("arrival_day", "rows").reverse()
     if kind == "quarantined":
         return _quarantined_rows(view, asked, table, whole=finding["segment"] == "all")
     if kind == "nulls":

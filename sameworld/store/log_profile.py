@@ -1,4 +1,4 @@
-"""The log as numbers for a gate: one row a table and segment, from one scan of each table.
+"""The log as numbers for a gate: one row a table and segment, added up from the profiles of its days.
 
 Segments are ``day`` (the day that just ended), ``all`` (the whole log as of the cutoff), and named ones for features,
 outcome kinds and unknown columns. A cell that does not apply, or that cannot be judged yet, is null.
@@ -15,6 +15,8 @@ from typing import Any
 import polars as pl
 from scipy.special import betaincinv
 
+from sameworld.store.artifacts import Artifact
+from sameworld.store.day_profile import daily_counts, kind_counts, request_counts
 from sameworld.store.log import TABLES, VIEW_PREFIX, Log
 from sameworld.store.times import day_start, parse_day
 
@@ -58,41 +60,27 @@ class Sums:
     quarantined: Mapping[str, int]
 
 
-def log_profile(view: Log, asked: Asked) -> pl.DataFrame:
-    """Return the profile, sorted by table and segment; its columns are ``SCHEMA``."""
+def log_profile(view: Log, days: Sequence[Artifact], asked: Asked) -> pl.DataFrame:
+    """Return the profile, sorted by table and segment; its columns are ``SCHEMA``.
+
+    days : the profiles of the log's days (``sameworld.store.day_profile``)
+    """
     tables = [name for name in TABLES if view.has(name)] + [f"{VIEW_PREFIX}{name}" for name in view.views()]
     rows: list[Row] = []
     oldest: datetime | None = None
     if "impressions" in tables:
-        whole = _requests_of(view, settled_before=_settled_before(view, asked.day))
+        whole = request_counts(view, days, settled_before=_settled_before(view, asked.day))
         oldest = whole.pop("oldest")
         rows.append({"table": "impressions", "segment": "all", **whole})
     else:
         rows.append({"table": "impressions", "segment": "all", "log_rows": 0})
     old = oldest is not None and oldest + asked.window <= day_start(asked.day) + timedelta(days=1)
     for table in tables:
-        daily, sums = daily_counts(view, table), day_sums(view, table, asked.left_open)
+        daily, sums = daily_counts(days, table), day_sums(view, table, asked.left_open)
         rows.append({"table": table, "segment": "day", **day_row(table, daily, sums, asked, old=old)})
         rows += [*_null_rows(table, daily, asked.day), *_unknown_rows(view, table)]
-    rows += [*_overall_rows(view, tables), *_kind_rows(view, asked, old=old)]
+    rows += [*_overall_rows(view, tables), *_kind_rows(view, kind_counts(days), asked, old=old)]
     return _framed(rows)
-
-
-def daily_counts(view: Log, table: str) -> pl.DataFrame:
-    """Return arrival_day, rows, groups (distinct requests; rows in a view) and, by feature, ``null <name>``."""
-    frame = view.table(table)
-    schema = frame.collect_schema()
-    groups = pl.col("request_id").n_unique() if "request_id" in schema else pl.len()
-    features = [name for name in schema if name.startswith("x_")] if table == "impressions" else []
-    nulls = [missing(name, schema[name]).sum().alias(f"null {name}") for name in features]
-    counted = frame.group_by("arrival_day").agg(pl.len().alias("rows"), groups.alias("groups"), *nulls)
-    return counted.sort("arrival_day").collect(engine="streaming")
-
-
-def missing(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Say where a column has no value: null, and in a float also NaN."""
-    column = pl.col(name)
-    return column.is_null() | column.is_nan().fill_null(value=False) if dtype.is_float() else column.is_null()
 
 
 def day_sums(view: Log, table: str, left_open: Sequence[str]) -> dict[date, Sums]:
@@ -223,32 +211,6 @@ def _settled_before(view: Log, day: date) -> datetime:
     return day_start(day) + timedelta(days=1, hours=-2 * lag_hours)
 
 
-def _requests_of(view: Log, *, settled_before: datetime) -> Row:
-    position = pl.col("position")
-    by_request = (
-        view.table("impressions")
-        .group_by("request_id")
-        .agg(
-            rows=pl.len(),
-            repeated=pl.len() - pl.col("item_id").n_unique(),
-            first=position.min(),
-            last=position.max(),
-            shown_at=pl.col("shown_at").min(),
-        )
-    )
-    # A log without lists gives each row its place on the page: nothing is missing above it.
-    gap = ((pl.col("first") != 1) | (pl.col("last") != pl.col("rows"))) & (pl.col("rows").max() > 1)
-    counted = by_request.select(
-        requests=pl.len(),
-        log_rows=pl.col("rows").sum(),
-        repeated_keys=pl.col("repeated").sum(),
-        gaps=(gap & (pl.col("shown_at") < settled_before)).sum(),
-        young_gaps=(gap & (pl.col("shown_at") >= settled_before)).sum(),
-        oldest=pl.col("shown_at").min(),
-    )
-    return counted.collect(engine="streaming").row(0, named=True)
-
-
 def _null_rows(table: str, daily: pl.DataFrame, day: date) -> list[Row]:
     names = [name for name in daily.columns if name.startswith("null ")]
     today, earlier = daily.filter(pl.col("arrival_day") == day), daily.filter(pl.col("arrival_day") < day)
@@ -274,11 +236,7 @@ def _unknown_rows(view: Log, table: str) -> list[Row]:
     return [{"table": table, "segment": "unknown columns", **found}]
 
 
-def _kind_rows(view: Log, asked: Asked, *, old: bool) -> list[Row]:
-    seen: dict[str, int] = {}
-    if view.has("outcomes"):
-        counted = view.table("outcomes").group_by(pl.col("kind").cast(pl.String)).len().collect(engine="streaming")
-        seen = dict(counted.sort("kind").iter_rows())
+def _kind_rows(view: Log, seen: Mapping[str, int], asked: Asked, *, old: bool) -> list[Row]:
     rows = []
     for kind in sorted({*seen, *asked.kinds}):
         row: Row = {"table": "outcomes", "segment": f"kind {kind}", "name": kind, "rows": seen.get(kind, 0)}

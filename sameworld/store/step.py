@@ -98,10 +98,9 @@ class Work:
     def each(self, make: Callable[[Thing], Done], things: Iterable[Thing]) -> list[Done]:
         """Make something of each thing, several at once, and return what was made in the order of the things.
 
-        While one part is read or written, another computes. Each holds its own data in memory, so they are few.
+        While one part is read or written, another computes.
         """
-        cores = self.whole_spec.engine.threads or os.cpu_count() or 1
-        with ThreadPoolExecutor(min(cores, AT_ONCE)) as pool:
+        with ThreadPoolExecutor(at_once(self.whole_spec)) as pool:
             return list(pool.map(make, things))
 
     def part(self, made_by: Step, *, cutoff: str, **inputs: Input) -> Artifact:
@@ -188,6 +187,11 @@ def step(*, reads: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Step
         return made
 
     return wrap
+
+
+def at_once(spec: Spec) -> int:
+    """Return how many parts of a table are made at once: each holds its own data in memory, so they are few."""
+    return min(spec.engine.threads or os.cpu_count() or 1, AT_ONCE)
 
 
 def resolve_cutoff(store: Store, cutoff: str | None) -> datetime | Cannot | None:

@@ -57,7 +57,9 @@ def publish_labels(store: Store, frame: pl.DataFrame, cutoff: datetime) -> Artif
 
 def publish_examples(store: Store, frame: pl.DataFrame, features: Mapping[str, str], cutoff: datetime) -> Artifact:
     """Publish a training set in one part."""
-    ids = frame.select("request_id", "item_id", "shown_at", closes_at="shown_at", segment=pl.lit("all"))
+    begins = (pl.col("request_id") != pl.col("request_id").shift()).fill_null(value=True)
+    ids = frame.select("request_id", "item_id", "shown_at", request=begins.cum_sum().cast(pl.UInt32))
+    ids = ids.with_columns(closes_at="shown_at", segment=pl.lit("all"))
     labels = publish(store, "label", {"day": "2026-03-01"}, {"labels": ids})
     part = publish(store, "assemble", {"day": "2026-03-01"}, {"features": frame.select(sorted(features))})
     named = {"features": dict(features), "label_parts": _listing(labels, cutoff, [1.0])["parts"]}
