@@ -21,9 +21,19 @@ class SameworldError(Exception):
         parts = [part for part in (f"got {got}" if got else "", f"wanted {wanted}" if wanted else "") if part]
         super().__init__(what + (": " + "; ".join(parts) if parts else "") + (f". {remedy}" if remedy else ""))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come back whole from another process."""
+        return _remade, (type(self), self.args, dict(vars(self)))
+
     def as_record(self) -> dict[str, str]:
         """Return the four parts as a JSON-ready mapping."""
         return {"what": self.what, "got": self.got, "wanted": self.wanted, "remedy": self.remedy}
+
+
+def _remade(kind: type[SameworldError], args: tuple[Any, ...], parts: dict[str, Any]) -> SameworldError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(parts)
+    return error
 
 
 class Refused(SameworldError):

@@ -9,18 +9,45 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+import polars as pl
+
 from sameworld.records import Cannot, Refused
+from sameworld.sources.day_marks import Unmarked
 from sameworld.sources.day_table import OPEN_FATES
-from sameworld.sources.log_table import LogTable, Resolved, gone_of, resolved, take_out_orphans
-from sameworld.sources.standing import (
-    CONFLICT,
-    DUPLICATE,
+from sameworld.sources.log_table import (
+    DayPlaces,
+    LogDays,
+    LogTable,
+    Resolved,
+    gone_of,
+    layouts_of,
+    resolved,
+    take_out_orphans,
 )
+from sameworld.sources.standing import CONFLICT, DUPLICATE
 from sameworld.store.artifacts import Artifact
 from sameworld.store.step import Work, step
 from sameworld.store.times import day_end, parse_day, time_text
+
+
+@step()
+def mark_day(work: Work, *, rows: Unmarked) -> None:
+    """Mark a day's rows by the hashes and times that a look at the whole log needs of them."""
+    marks = rows.marks()
+    work.rows = sum(len(frame) for name, frame in marks.items() if name.startswith("rows."))
+    work.record = {"day": rows.day.record["day"]}
+    for name, frame in marks.items():
+        work.write(name, frame)
+
+
+@step()
+def copy_rows(work: Work, *, rows: DayPlaces) -> None:
+    """Copy a day's contested rows, so that later days' looks need not read the day's files for them again."""
+    work.rows = len(rows.rows)
+    work.write("rows", rows.read())
 
 
 @step()
@@ -30,7 +57,10 @@ def run(work: Work, *, days: list[Artifact]) -> None:
         work.record = Cannot(f"the log has no day before {time_text(work.now)}").as_record()
         return
     _refuse_unfinished(days, work.now)
-    tables = {name: resolved(LogTable(name, days)) for name in _tables(days)}
+    layouts = layouts_of(days)
+    parts = work.each(lambda day: work.part(mark_day, rows=Unmarked(day, layouts), cutoff=_end(day)), days)
+    log = LogDays(days, [_marks(part) for part in parts], lambda wanted: work.each(partial(_copied, work), wanted))
+    tables = {name: resolved(LogTable(name, layout, log)) for name, layout in layouts.items()}
     lags = take_out_orphans(tables, work.now)
     sums = {name: _sums(table, days) for name, table in tables.items()}
     work.write("gone", gone_of(tables, days))
@@ -38,6 +68,7 @@ def run(work: Work, *, days: list[Artifact]) -> None:
     work.record |= {
         "cutoff": time_text(work.now),
         "days": [{"day": day.record["day"], "fingerprint": day.fingerprint} for day in days],
+        "marks": [part.fingerprint for part in parts],
         "first_day": days[0].record["day"],
         "last_day": days[-1].record["day"],
         "tables": sums,
@@ -56,8 +87,17 @@ def _refuse_unfinished(days: list[Artifact], cutoff: datetime) -> None:
         raise Refused(what="a day of the log ends after the cutoff", got=str(dates[-1]), wanted=f"days before {cutoff}")
 
 
-def _tables(days: list[Artifact]) -> list[str]:
-    return sorted({name for day in days for name in day.record["tables"]})
+def _end(day: Artifact) -> str:
+    return time_text(day_end(parse_day(day.record["day"])))
+
+
+def _marks(part: Artifact) -> dict[str, pl.LazyFrame]:
+    names = [name.removesuffix(".parquet") for name in part.files if name.endswith(".parquet")]
+    return {name: part.scan(name) for name in names}
+
+
+def _copied(work: Work, rows: DayPlaces) -> pl.LazyFrame:
+    return work.part(copy_rows, rows=rows, cutoff=_end(rows.day)).scan("rows")
 
 
 def _sums(found: Resolved, days: list[Artifact]) -> dict[str, Any]:
@@ -72,7 +112,7 @@ def _sums(found: Resolved, days: list[Artifact]) -> dict[str, Any]:
     )
     sums = {
         "rows_in": sum(one["rows_in"] for one in of_days),
-        "kept": found.standing.height,
+        "kept": found.kept,
         "duplicates": duplicates + sum(one["duplicates"] for one in of_days),
         "conflicts": conflicts,
         "quarantined": dict(sorted(quarantined.items())),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 
 from sameworld.models.bundle import ItemStatistics
 from sameworld.models.examination import estimate_examination
-from sameworld.models.features import Feature, feature_matrix, learn_features
-from sameworld.models.scored_rows import codes
 from sameworld.models.training import Fitted, Rows, fit_probability, fit_ranker
+from sameworld.models.training_table import TrainingTable, memory_needed
 from sameworld.records import Cannot, Estimate, Refused
 from sameworld.store.artifacts import Artifact, canonical
 from sameworld.store.log import Log
 from sameworld.store.parts import examples_of
+from sameworld.store.room import refuse_beyond_memory
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_time
 
@@ -49,34 +50,38 @@ def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
     the calibration reads. Then both are refitted with the same rounds on all that is known at the cutoff; young rows
     count by their completeness. A log without lists gets no ranker: the probability orders.
     """
-    table = examples_of(examples, work.store).collect(engine="streaming")
-    kinds = examples.record["features"]
-    features = learn_features(table.lazy(), kinds)
-    matrix = feature_matrix(table, features)
-    theta = _examination(work, log, table)
+    rows, features = int(examples.record["rows"]), len(examples.record["features"])
+    refuse_beyond_memory(
+        memory_needed(rows, features),
+        memory_gb=work.whole_spec.engine.memory_gb,
+        what=f"training on {rows:,} rows of {features} features",
+        remedy="read fewer days (train.days)",
+    )
+    theta = _examination(work, log, examples_of(examples, work.store))
+    table = TrainingTable.read(examples, work.store)
     parts = _parts(work, table, examples.record["splits"])
     lists = int(examples.record["longest_list"]) > 1
-    trainer = _Trainer(work, table, matrix, features, theta.values(), lists)
+    trainer = _Trainer(work, table, theta.values(), lists)
     try:
         judged, shipped = _fit(trainer, parts)
     except Refused as refusal:
         work.record = Cannot(str(refusal)).as_record()
         return
     _write(work, shipped, trainer)
-    held_out = table.filter(pl.Series(parts["calibrate"]))
-    work.write(
-        "held_out",
-        held_out.select("request_id", "target", "shown_at").with_columns(
-            logit=pl.Series(_logits(judged.probability, matrix[parts["calibrate"]])),
-            exposure=pl.Series(trainer.exposure[parts["calibrate"]]),
-        ),
-    )
+    held_out = parts["calibrate"]
+    columns = {
+        "target": table.target[held_out],
+        "shown_at": table.shown_at[held_out],
+        "logit": _logits(judged.probability, table.matrix[held_out]),
+        "exposure": trainer.exposure[held_out],
+    }
+    work.write("held_out", pl.DataFrame(columns))
     work.rows = len(table)
     work.record = {
         "rounds": {"probability": shipped.probability.rounds, "ranker": shipped.ranker.rounds if shipped.ranker else 0},
         "start": shipped.probability.start,
         "examination": theta.as_record(),
-        "features": [feature.as_record() for feature in features],
+        "features": [feature.as_record() for feature in table.features],
         "rows_fitted": int(parts["ship"].sum()),
         "lists": lists,
     }
@@ -108,40 +113,38 @@ class _Theta:
 @dataclass(frozen=True)
 class _Trainer:
     work: Work
-    table: pl.DataFrame
-    matrix: NDArray[np.float32]
-    features: tuple[Feature, ...]
+    table: TrainingTable
     theta: Floats
     lists: bool
 
-    @property
+    @cached_property
     def exposure(self) -> Floats:
         """Examination × completeness of every row."""
-        position = self.table["position"].to_numpy().astype(np.int64)
-        seen = self.theta[np.clip(position, 1, len(self.theta)) - 1]
-        return np.asarray(np.clip(seen * self.table["completeness"].to_numpy(), 1e-3, 1.0), np.float64)
+        seen = self.theta[np.clip(self.table.position, 1, len(self.theta)) - 1]
+        return np.asarray(np.clip(seen * self.table.completeness, 1e-3, 1.0), np.float64)
 
     @property
     def categories(self) -> list[int]:
-        return [place for place, feature in enumerate(self.features) if feature.kind == "category"]
+        return [place for place, feature in enumerate(self.table.features) if feature.kind == "category"]
 
     def rows(self, chosen: NDArray[np.bool_], *, lists: bool) -> Rows:
         """Return the chosen rows; negatives are sampled for the probability model only, and weighted back."""
-        weight = np.minimum(1.0 / np.maximum(self.table["completeness"].to_numpy(), 1e-3), MAX_WEIGHT)
-        rate = self.work.spec.train.negative_rate
+        table, rate = self.table, self.work.spec.train.negative_rate
+        weight = np.minimum(1.0 / np.maximum(table.completeness, 1e-3), MAX_WEIGHT)
         if rate < 1.0 and not lists:
-            negative = self.table["target"].to_numpy() == 0
+            negative = table.target == 0
             draw = np.random.default_rng(self.work.spec.train.seed).random(len(chosen))
             chosen = chosen & (~negative | (draw < rate))
             weight = np.where(negative, weight / rate, weight)
+        places = stretch(chosen)
         return Rows(
-            matrix=self.matrix[chosen],
-            target=self.table["target"].to_numpy()[chosen].astype(np.float64),
-            gain=self.table["gain"].to_numpy()[chosen].astype(np.float64),
-            exposure=self.exposure[chosen],
-            weight=weight[chosen],
-            sizes=_sizes(self.table["request"].to_numpy()[chosen]),
-            position=self.table["position"].to_numpy()[chosen].astype(np.int64),
+            matrix=table.matrix[places],
+            target=table.target[places],
+            gain=table.gain[places],
+            exposure=self.exposure[places],
+            weight=weight[places],
+            sizes=_sizes(table.request[places]),
+            position=table.position[places],
         )
 
     def settings(self) -> dict[str, Any]:
@@ -176,7 +179,7 @@ class _Trainer:
 
 def _fit(trainer: _Trainer, parts: dict[str, NDArray[np.bool_]]) -> tuple[_Pair, _Pair]:
     """Return the pair that the hold-out judges, and the pair that ships."""
-    enough = trainer.table["target"].to_numpy()[parts["stop"]].sum() >= MIN_STOP_POSITIVES
+    enough = trainer.table.target[parts["stop"]].sum() >= MIN_STOP_POSITIVES
     most = trainer.work.spec.train.max_rounds
     # Too few positives to stop on: the noise of the held-out loss would choose the rounds, so few are taken.
     limit = most if enough else min(most, FEW_ROUNDS)
@@ -185,25 +188,36 @@ def _fit(trainer: _Trainer, parts: dict[str, NDArray[np.bool_]]) -> tuple[_Pair,
     return judged, trainer.fit(parts["ship"], None, rounds)
 
 
-def _parts(work: Work, table: pl.DataFrame, splits: dict[str, str]) -> dict[str, NDArray[np.bool_]]:
-    shown, at = pl.col("shown_at"), {name: parse_time(text) for name, text in splits.items()}
-    ship = pl.lit(True) if work.spec.train.delay == "corrected" else pl.col("closed")
-    found = table.select(
-        fit=shown < at["stop"],
-        stop=(shown >= at["stop"]) & (shown < at["calibrate"]),
-        calibrate=(shown >= at["calibrate"]) & (shown < at["closed"]) & pl.col("closed"),
-        ship=ship & (pl.col("completeness") > 0),
-    )
-    return {name: found[name].to_numpy() for name in found.columns}
+def _parts(work: Work, table: TrainingTable, splits: dict[str, str]) -> dict[str, NDArray[np.bool_]]:
+    at = {name: np.datetime64(parse_time(text).replace(tzinfo=None)) for name, text in splits.items()}
+    shown, closed = table.shown_at, table.closed
+    ship = np.ones(len(table), np.bool_) if work.spec.train.delay == "corrected" else closed
+    return {
+        "fit": shown < at["stop"],
+        "stop": (shown >= at["stop"]) & (shown < at["calibrate"]),
+        "calibrate": (shown >= at["calibrate"]) & (shown < at["closed"]) & closed,
+        "ship": ship & (table.completeness > 0),
+    }
 
 
-def _examination(work: Work, log: Artifact, table: pl.DataFrame) -> _Theta:
+def stretch(chosen: NDArray[np.bool_]) -> slice | NDArray[np.bool_]:
+    """Return the chosen rows as a slice where they are one stretch, so that no copy is made of them.
+
+    >>> stretch(np.array([False, True, True])), stretch(np.array([True, False, True])).tolist()
+    (slice(1, 3, None), [True, False, True])
+    """
+    places = np.flatnonzero(chosen)
+    whole = len(places) > 0 and places[-1] - places[0] + 1 == len(places)
+    return slice(int(places[0]), int(places[-1]) + 1) if whole else chosen
+
+
+def _examination(work: Work, log: Artifact, examples: pl.LazyFrame) -> _Theta:
     """Estimate examination on closed rows of requests whose law of ordering is known."""
     if work.spec.train.position == "none":
         return _Theta((), "train.position is none")
     try:
         view = Log.open(log, work.store)
-        return _Theta(tuple(estimate_examination(view, table.filter("closed"), seed=work.spec.train.seed)), "")
+        return _Theta(tuple(estimate_examination(view, examples.filter("closed"), seed=work.spec.train.seed)), "")
     except Refused as refusal:
         return _Theta((), str(refusal))
 
@@ -220,12 +234,12 @@ def _write(work: Work, pair: _Pair, trainer: _Trainer) -> None:
 def _item_statistics(trainer: _Trainer) -> ItemStatistics:
     """Gain an exposed impression by item, shrunk to the mean: what "most popular" knows."""
     # Added up in the order of the rows: a parallel group_by adds in any order, and the last bits of a sum show it.
-    ids, item = trainer.table["item_id"].unique().sort(), codes(trainer.table["item_id"])
-    gain, exposure = trainer.table["gain"].to_numpy().astype(np.float64), trainer.exposure
-    prior = float(gain.sum()) / max(float(exposure.sum()), 1e-9)
-    gains, exposures = (np.bincount(item, weights=one, minlength=len(ids)) for one in (gain, exposure))
+    table, exposure = trainer.table, trainer.exposure
+    prior = float(table.gain.sum()) / max(float(exposure.sum()), 1e-9)
+    sums = (np.bincount(table.item, weights=one, minlength=len(table.items)) for one in (table.gain, exposure))
+    gains, exposures = sums
     rate = (gains + prior * PRIOR_IMPRESSIONS) / (exposures + PRIOR_IMPRESSIONS)
-    return ItemStatistics(ids.to_numpy().astype(np.str_), rate, prior)
+    return ItemStatistics(table.items, rate, prior)
 
 
 def _logits(fitted: Fitted, matrix: NDArray[np.float32]) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
+from sameworld.maths.watched import Watched
 from sameworld.records import Estimate, Refused
 
 Floats = NDArray[np.float64]
@@ -18,7 +19,6 @@ Shares = NDArray[np.floating[Any]]  # what numpy's stubs make of a cumulative su
 _Z95 = 1.959963984540054
 _NONE_SEEN = 3.6889  # 97.5 % upper bound of a Poisson mean of which nothing was seen
 _LEVELS = 500  # a thinned curve's steps are at most 1/500 high and stand at their middle: off by at most 0.001
-_MICROSECOND_HOURS = 1 / 3.6e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +99,13 @@ def fit_delay_curve(
 
     Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA 1958.
     """
-    age, arrival = _observations(age_hours, arrival_age_hours)
-    _refuse_unidentified(age, arrival, horizon_hours)
-    ages, events, at_risk, at_end = _risk_table(age, arrival, horizon_hours, rhythm_hours)
+    return curve_of(Watched.of(age_hours, arrival_age_hours), horizon_hours=horizon_hours, rhythm_hours=rhythm_hours)
+
+
+def curve_of(watched: Watched, *, horizon_hours: float, rhythm_hours: float = 0.0) -> DelayCurve:
+    """Fit the known share by age as :func:`fit_delay_curve` does, on impressions that are counted already."""
+    _refuse_unidentified(watched, horizon_hours)
+    ages, events, at_risk, at_end = _risk_table(watched, horizon_hours, rhythm_hours)
     survival = np.cumprod(1.0 - events / at_risk)
     # Where all at risk convert at once the variance is infinite by the formula; one survivor stands in.
     variance = np.cumsum(events / (at_risk * np.maximum(at_risk - events, 1.0)))
@@ -113,56 +117,37 @@ def fit_delay_curve(
     rate_low, rate_high = _logit_interval(np.array([rate]), np.array([survival[-1] * np.sqrt(variance[-1])]))
     first, last = _thinned(known)
     middle = [(curve[first] + curve[last]) / 2 for curve in (known, low, high)]
-    total = (rate, float(rate_low[0]), float(rate_high[0]), age.size, int(events.sum()), float(horizon_hours))
+    total = (rate, float(rate_low[0]), float(rate_high[0]), len(watched.ages), int(events.sum()), float(horizon_hours))
     return DelayCurve(ages[first], middle[0], middle[1], middle[2], *total)
 
 
-def _observations(age_hours: ArrayLike, arrival_age_hours: ArrayLike) -> tuple[Floats, Floats]:
-    age = np.asarray(age_hours, dtype=np.float64)
-    arrival = np.maximum(np.asarray(arrival_age_hours, dtype=np.float64), 0.0)
-    if age.ndim != 1 or age.shape != arrival.shape:
-        got, wanted = f"shapes {age.shape} and {arrival.shape}", "one of each for every impression"
-        raise Refused(what="ages and arrival ages do not match", got=got, wanted=wanted)
-    if not (np.isfinite(age) & (age >= 0)).all():
-        got = f"{np.count_nonzero(~(np.isfinite(age) & (age >= 0)))} negative or not finite"
-        remedy = "leave out what was shown at or after the cutoff"
-        raise Refused(what="an impression's age is no age", got=got, wanted="hours >= 0", remedy=remedy)
-    early = int(np.count_nonzero(arrival > age + _MICROSECOND_HOURS))
-    if early:
-        got, wanted = f"{early} arrival ages above the age itself", "NaN for what had not arrived"
-        remedy = "read the outcomes as of the cutoff"
-        raise Refused(what="outcomes are known from after the cutoff", got=got, wanted=wanted, remedy=remedy)
-    return age, arrival
-
-
-def _refuse_unidentified(age: Floats, arrival: Floats, horizon_hours: float) -> None:
+def _refuse_unidentified(watched: Watched, horizon_hours: float) -> None:
+    ages = watched.ages
     if not 0 < horizon_hours < np.inf:
         raise Refused(what="the horizon is no duration", got=str(horizon_hours), wanted="hours > 0")
-    if age.size == 0 or age.max() < horizon_hours:
-        got = f"the oldest impression is {age.max():.1f} h old" if age.size else "no impressions"
+    if ages.oldest < horizon_hours:
+        got = f"the oldest impression is {ages.oldest:.1f} h old" if len(ages) else "no impressions"
         wanted = f"impressions observed for the whole horizon of {horizon_hours:g} h"
         what, remedy = "completeness is identified only up to the oldest age", "wait, or shorten the window"
         raise Refused(what=what, got=got, wanted=wanted, remedy=remedy)
-    if not np.any(arrival <= horizon_hours):
-        got, wanted = f"0 outcomes on {age.size} impressions", "at least one known within the horizon"
+    if not np.any(watched.arrival_hours <= horizon_hours):
+        got, wanted = f"0 outcomes on {len(ages)} impressions", "at least one known within the horizon"
         remedy = "check the outcome kind, or pool segments"
         raise Refused(what="no delay can be measured without outcomes", got=got, wanted=wanted, remedy=remedy)
 
 
-def _risk_table(
-    age: Floats, arrival: Floats, horizon_hours: float, rhythm_hours: float
-) -> tuple[Floats, Floats, Floats, int]:
+def _risk_table(watched: Watched, horizon_hours: float, rhythm_hours: float) -> tuple[Floats, Floats, Floats, int]:
     """Distinct event ages, events at each, impressions at risk just before each, and at the horizon (at least 1)."""
-    observed = np.fmin(np.minimum(age, horizon_hours), arrival)
-    came = arrival <= horizon_hours
-    came[came] = age[came] - arrival[came] <= _span(arrival[came], age.max(), rhythm_hours)
+    oldest = watched.ages.oldest
+    within = watched.arrival_hours <= horizon_hours
+    age, arrival = watched.age_hours[within], watched.arrival_hours[within]
+    came = age - arrival <= _span(arrival, oldest, rhythm_hours)
     if not came.any():
-        came = arrival <= horizon_hours
-        rhythm_hours = 0.0
-    ages, events = np.unique(observed[came], return_counts=True)
-    at_risk = _at_risk(ages, age, observed, rhythm_hours)
-    at_end = max(int(_at_risk(np.array([horizon_hours]), age, observed, rhythm_hours)[0]), 1)
-    return ages, events.astype(np.float64), at_risk.astype(np.float64), at_end
+        came, rhythm_hours = np.ones(came.shape, np.bool_), 0.0
+    ages, events = np.unique(np.minimum(arrival, age)[came], return_counts=True)
+    at = np.append(ages, horizon_hours)
+    at_risk = watched.at_risk(at, horizon_hours=horizon_hours, spans=_span(at, oldest, rhythm_hours))
+    return ages, events.astype(np.float64), at_risk[:-1].astype(np.float64), max(int(at_risk[-1]), 1)
 
 
 def _span(at: Floats, oldest: float, rhythm_hours: float) -> Floats:
@@ -171,17 +156,6 @@ def _span(at: Floats, oldest: float, rhythm_hours: float) -> Floats:
         return np.full(at.shape, np.inf)
     weeks = np.floor((oldest - at) / rhythm_hours)
     return np.where(weeks >= 1, weeks * rhythm_hours, np.inf)
-
-
-def _at_risk(at: Floats, age: Floats, observed: Floats, rhythm_hours: float) -> NDArray[np.int64]:
-    """Count at each age (ascending) the impressions observed up to it whose showing lies within the span."""
-    counts = age.size - np.searchsorted(np.sort(observed), at, side="left")
-    spans = _span(at, age.max(), rhythm_hours)
-    for span in np.unique(spans[np.isfinite(spans)]):
-        here = spans == span
-        leaves = np.sort(np.minimum(age - span, np.nextafter(observed, np.inf)))  # beyond the span before this age
-        counts[here] -= leaves.size - np.searchsorted(leaves, at[here], side="right")
-    return counts
 
 
 def _known_interval(known: Floats, survival: Shares, variance: Shares) -> tuple[Floats, Floats]:
@@ -212,13 +186,18 @@ def _thinned(known: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def landing_lag_quantiles(
-    lag_hours: ArrayLike, event_age_hours: ArrayLike, qs: Sequence[float] = (0.5, 0.9, 0.99)
+    lag_hours: ArrayLike,
+    event_age_hours: ArrayLike,
+    qs: Sequence[float] = (0.5, 0.9, 0.99),
+    *,
+    rows: ArrayLike | None = None,
 ) -> Floats:
     """Quantiles of the landing lag (arrived - happened), over events old enough to show their lag.
 
     lag_hours : shape (n,), the arrived events' lags
     event_age_hours : shape (n,), cutoff - happened
     qs : shares in [0, 1]; values between two lags are interpolated linearly
+    rows : shape (n,), how many events each stands for (default: one)
 
     A young event is in the log only if its lag was short (right truncation), so only events at least L old count,
     L being the largest lag seen, but at most half the oldest event's age: then some events always count, and lags
@@ -232,8 +211,20 @@ def landing_lag_quantiles(
         got = f"{lag.size} lags and {age.size} ages, maybe with NaN"
         wanted, remedy = "a lag and an age for each arrived event, and at least one", "wait for outcomes to arrive"
         raise Refused(what="no landing lag can be measured", got=got, wanted=wanted, remedy=remedy)
-    seen_from = min(float(lag.max()), float(age.max()) / 2)
-    return np.asarray(np.quantile(lag[age >= seen_from], np.asarray(qs, dtype=np.float64)), dtype=np.float64)
+    old_enough = age >= min(float(lag.max()), float(age.max()) / 2)
+    if rows is None:
+        return np.asarray(np.quantile(lag[old_enough], np.asarray(qs, dtype=np.float64)), dtype=np.float64)
+    return _quantiles_of(lag[old_enough], np.asarray(rows, np.int64)[old_enough], qs)
+
+
+def _quantiles_of(values: Floats, rows: NDArray[np.int64], qs: Sequence[float]) -> Floats:
+    """Quantiles of values that stand for several rows each, as if each were there so often."""
+    order = np.argsort(values)
+    upto = np.cumsum(rows[order])
+    rank = np.asarray(qs, np.float64) * (upto[-1] - 1)
+    ordered = values[order]
+    below, above = (ordered[np.searchsorted(upto, place(rank), side="right")] for place in (np.floor, np.ceil))
+    return np.asarray(below + (above - below) * (rank - np.floor(rank)), np.float64)
 
 
 def pool_small_segments(events_by_segment: Mapping[str, int], minimum: int = 50) -> dict[str, str]:

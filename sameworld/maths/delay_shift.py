@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kstwobign, poisson
 
+from sameworld.maths.watched import Watched
 from sameworld.records import Refused
 
 Floats = NDArray[np.float64]
@@ -75,34 +76,42 @@ def shift_alarm(
     Kolmogorov-Smirnov for finite sizes: Stephens, "EDF statistics for goodness of fit", JASA 1974.
     """
     age, arrival = np.asarray(age_hours, np.float64), np.asarray(arrival_age_hours, np.float64)
-    arrival = np.where(arrival <= horizon_hours, np.maximum(arrival, 0.0), np.nan)
-    days = _newest_days(age, arrival, horizon_hours)
+    watched = Watched.of(age, np.where(arrival <= horizon_hours, arrival, np.nan))
+    return alarm_of(watched, horizon_hours=horizon_hours, alpha=alpha, minimum_events=minimum_events)
+
+
+def alarm_of(watched: Watched, *, horizon_hours: float, alpha: float = 0.001, minimum_events: int = 30) -> ShiftAlarm:
+    """Test as :func:`shift_alarm` does, on impressions that are counted already."""
+    days = _newest_days(watched, horizon_hours)
     first = -(-days // 7)
-    newest = _seen(age, arrival, days)
-    before = _together([_seen(age - WEEK * k, arrival, days) for k in range(first, first + REFERENCE_WEEKS)])
+    newest = _seen(watched, 0.0, days, horizon_hours)
+    weeks = range(first, first + REFERENCE_WEEKS)
+    before = _together([_seen(watched, WEEK * week, days, horizon_hours) for week in weeks])
     if not len(before.arrival):
         raise Refused(
             what="no earlier week to compare the newest outcomes with",
-            got=f"a log of {age.max() / DAY:.1f} days" if age.size else "no impressions",
+            got=f"a log of {watched.ages.oldest / DAY:.1f} days" if len(watched.ages) else "no impressions",
             wanted=f"outcomes of the {days} newest days as the log showed them {7 * first} days ago",
             remedy="wait, or read more days",
         )
     return _judged(newest, before, alpha, minimum_events)
 
 
-def _newest_days(age: Floats, arrival: Floats, horizon_hours: float) -> int:
-    settled = arrival[(age >= horizon_hours) & ~np.isnan(arrival)]
+def _newest_days(watched: Watched, horizon_hours: float) -> int:
+    arrival = watched.arrival_hours
+    settled = arrival[(watched.age_hours >= horizon_hours) & (arrival <= horizon_hours)]
     if not settled.size:
-        got, wanted = f"{np.count_nonzero(age >= horizon_hours)} settled impressions", "some with an outcome"
+        got, wanted = f"{watched.ages.from_on(horizon_hours)} settled impressions", "some with an outcome"
         raise Refused(what="no outcome has settled yet", got=got, wanted=wanted, remedy="wait, or pool segments")
     return int(np.quantile(settled, 0.99) // DAY) + DAYS_AFTER_Q99
 
 
-def _seen(age: Floats, arrival: Floats, days: int) -> _Days:
-    """Read the log as it was when impressions had these ages; a negative age was not shown yet."""
-    inside = (age >= 0) & (age < days * DAY)
-    day, known = (age[inside] // DAY).astype(np.int64), arrival[inside] <= age[inside]
-    return _Days(np.bincount(day, minlength=days), day[known], arrival[inside][known])
+def _seen(watched: Watched, ago_hours: float, days: int, horizon_hours: float) -> _Days:
+    """Read the newest days of the log as it was some hours ago; what had not been shown by then is not there."""
+    shown = -np.diff(watched.ages.from_on(ago_hours + DAY * np.arange(days + 1)))
+    age, arrival = watched.age_hours - ago_hours, watched.arrival_hours
+    known = (age >= 0) & (age < days * DAY) & (arrival <= age) & (arrival <= horizon_hours)
+    return _Days(shown, (age[known] // DAY).astype(np.int64), arrival[known])
 
 
 def _together(weeks: list[_Days]) -> _Days:

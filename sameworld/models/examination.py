@@ -14,7 +14,7 @@ from sameworld.store.log import Log
 MOST_REQUESTS = 20_000  # enough for intervals of a few percent; more only costs time
 
 
-def estimate_examination(log: Log, closed: pl.DataFrame, *, seed: int) -> list[Estimate]:
+def estimate_examination(log: Log, closed: pl.LazyFrame, *, seed: int) -> list[Estimate]:
     """Return theta by position, the first 1, with intervals by user.
 
     closed : examples whose labels have closed: request_id, item_id, position, gain, and where known user_id, propensity
@@ -23,36 +23,44 @@ def estimate_examination(log: Log, closed: pl.DataFrame, *, seed: int) -> list[E
     marginals and all pairs of positions are compared; else the logged propensities are used as they are. Refused in
     words where neither is there, where nothing was ever swapped, and where all was shown at position 1.
     """
-    if not len(closed) or closed["position"].max() == 1:
+    deepest = closed.select(pl.col("position").max()).collect(engine="streaming").item()
+    if deepest is None or deepest == 1:
         raise Refused(what="examination has no positions to compare", got="position 1 only", wanted="lists")
-    rows = closed.with_columns(_user=pl.Series(user_codes(closed)), _clicked=pl.col("gain") > 0)
-    requests = _known_policies(log, rows)
+    requests = _known_policies(log, closed)
     if len(requests):
-        return _from_marginals(requests, rows, seed)
-    if "propensity" not in rows.columns or rows["propensity"].is_null().all():
+        return _from_marginals(requests, closed, seed)
+    known = pl.col("propensity").is_not_null()
+    rows = _read(closed.filter(known)) if "propensity" in closed.collect_schema().names() else None
+    if rows is None or not len(rows):
         raise Refused(
             what="examination cannot be told from relevance",
             got="a log without propensities",
             wanted="propensities, or candidates with scores, tau and epsilon",
         )
-    rows = rows.filter(pl.col("propensity").is_not_null())
     position, clicked, propensity, user = (
         rows[name].to_numpy() for name in ("position", "_clicked", "propensity", "_user")
     )
     return examination_from_propensities(position, clicked, propensity, user_codes=user, seed=seed)
 
 
-def _known_policies(log: Log, rows: pl.DataFrame) -> pl.DataFrame:
-    wanted = rows.select("request_id").unique(maintain_order=True)
+def _read(rows: pl.LazyFrame) -> pl.DataFrame:
+    names = rows.collect_schema().names()
+    wanted = [name for name in ("request_id", "item_id", "user_id", "position", "gain", "propensity") if name in names]
+    table = rows.select(wanted).collect(engine="streaming")
+    return table.with_columns(_user=pl.Series(user_codes(table)), _clicked=pl.col("gain") > 0)
+
+
+def _known_policies(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:
+    wanted = rows.select("request_id")
     if not log.has("requests"):
-        return wanted.clear()
-    known = knows_policy(log.table("requests")).join(wanted.lazy(), on="request_id", how="semi", maintain_order="left")
+        return wanted.collect().clear()
+    known = knows_policy(log.table("requests")).join(wanted, on="request_id", how="semi", maintain_order="left")
     requests = known.collect(engine="streaming")
     return requests.gather_every(max(1, -(-len(requests) // MOST_REQUESTS)))
 
 
-def _from_marginals(requests: pl.DataFrame, rows: pl.DataFrame, seed: int) -> list[Estimate]:
-    sampled = rows.join(requests.select("request_id"), on="request_id", how="semi", maintain_order="left")
+def _from_marginals(requests: pl.DataFrame, rows: pl.LazyFrame, seed: int) -> list[Estimate]:
+    sampled = _read(rows.join(requests.lazy().select("request_id"), on="request_id", how="semi", maintain_order="left"))
     marginals = logged_policy(requests, sampled, positions=int(sampled["position"].to_numpy().max())).marginals
     usable = np.isfinite(marginals).all(axis=1)
     sampled = sampled.filter(pl.Series(usable))

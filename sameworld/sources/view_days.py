@@ -64,7 +64,19 @@ class _Reading:
             _, number = older.pop()
             self._read(number)
             within.add(number)
-        return within
+        return within | self._naming_columns(within)
+
+    def _naming_columns(self, chosen: set[int]) -> set[int]:
+        """Return the days to open for a column that none of the chosen has: there it is null, not unknown."""
+        names = {
+            number: set(self.log.days[number].manifest["files"][_file(self.view)]["schema"]) for number in self.spans
+        }
+        seen, found = set[str]().union(*(names[number] for number in chosen)), set()
+        for number in sorted(names, reverse=True):
+            if names[number] - seen:
+                found.add(number)
+                seen |= names[number]
+        return found
 
     def _settled(self, newest_left: datetime) -> bool:
         """Say whether every wanted key has a value newer than any in the days that are left."""

@@ -42,23 +42,34 @@ def labels_of(listing: Artifact, store: Store) -> pl.LazyFrame:
     return _as_of(pl.concat(frames, how="diagonal_relaxed"), listing.record)
 
 
-def examples_of(
+def example_parts(
     listing: Artifact, store: Store, *, since: datetime | None = None, before: datetime | None = None
-) -> pl.LazyFrame:
-    """Return the training set as of the listing's cutoff: labels beside features, and ``request``, a number a request.
+) -> list[pl.LazyFrame]:
+    """Return the training set as of the listing's cutoff, a day's part each: labels beside features.
 
-    since, before : only days that can hold impressions shown in that span are read; rows are not filtered
-    A request's rows stand together; a request that went on for over an hour past midnight counts as two.
+    since, before : only days that can hold impressions shown in that span; rows are not filtered
+    ``request`` numbers a part's requests; a request's rows stand together.
     """
     frames = []
     labels = {part.day: part.artifact for part in _label_parts(listing, store)}
     for part in parts_of(listing, store):
         if (since is None or day_end(part.day) > since) and (before is None or day_start(part.day) < before):
             beside = [labels[part.day].scan("labels"), part.artifact.scan("features")]
-            frames.append(_with_part(pl.concat(beside, how="horizontal"), part.day))
+            frames.append(_as_of(_with_part(pl.concat(beside, how="horizontal"), part.day), listing.record))
+    return frames
+
+
+def examples_of(
+    listing: Artifact, store: Store, *, since: datetime | None = None, before: datetime | None = None
+) -> pl.LazyFrame:
+    """Return the training set as of the listing's cutoff (see ``example_parts``); ``request`` is a number a request.
+
+    A request that went on for over an hour past midnight counts as two.
+    """
+    frames = example_parts(listing, store, since=since, before=before)
     if not frames:
         raise Refused(what="the training set has no day in this span", got=f"{since} to {before}", wanted="one part")
-    rows = _as_of(pl.concat(frames, how="diagonal_relaxed"), listing.record)
+    rows = pl.concat(frames, how="diagonal_relaxed")
     return rows.with_columns(request=pl.struct("part", "request").rle_id())
 
 

@@ -89,3 +89,20 @@ def test_of_daily_batches_a_join_opens_the_days_and_the_newest_before(tmp_path: 
                          schema_overrides={"shown_at": UTC_US})  # fmt: skip
     opened = [day.record["day"] for day in with_days_to_join(log, ["stats"], shown).days]
     assert opened == ["2026-03-08", "2026-03-09"]
+
+
+def test_a_view_of_which_nothing_could_be_read_yet_gives_nulls_and_so_does_a_column_that_came_later(
+    tmp_path: Path,
+) -> None:
+    both = VIEW | {"stock": pl.Float64}
+    log = a_log(
+        tmp_path,
+        {"features.stats": a_frame(VIEW, ("i", at(60), 1.0))},
+        {"features.stats": a_frame(both, ("i", at(60, days=1), 2.0, 7.0))},
+    )
+    shown = pl.DataFrame({"item_id": ["i", "i"], "shown_at": [at(0), at(30)]}, schema_overrides={"shown_at": UTC_US})
+    later = shown.with_columns(pl.col("shown_at") + timedelta(minutes=2))
+    for rows, price in ((shown, [None, None]), (later, [1.0, 1.0])):
+        few = with_days_to_join(log, ["stats"], rows)
+        found = join_view(rows.lazy(), few, "stats", ["price", "stock"], cutoff=at(days=2)).collect()
+        assert found.select("x_price@view", "x_stock@view").rows() == [(one, None) for one in price]

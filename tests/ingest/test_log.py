@@ -104,7 +104,7 @@ def test_a_muddle_resolves_alike_whatever_the_size_of_the_bites(
 
 
 def test_keys_whose_hashes_collide_are_still_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sameworld.sources.day_table", "sameworld.sources.log_table"):
+    for module in ("sameworld.sources.day_table", "sameworld.sources.day_marks"):
         monkeypatch.setattr(f"{module}.key_hash", lambda columns: pl.lit(7, dtype=pl.UInt64))
     rows = [impression(name, number + 1) for number, name in enumerate("abc")]
     write_day(tmp_path / "drop", 1, impressions=[*rows, rows[0], impression("d", 2)])

@@ -81,6 +81,17 @@ def delay(*parts: pl.DataFrame, **label: Any) -> dict[str, Any]:
     return artifact_at(measure_delay.run(store=store, spec=spec, log=log, cutoff=cutoff)).record
 
 
+def days_run(store: Store, spec: Spec, days: list[int]) -> dict[int, bytes]:
+    """Run days of the drop in this order; what the step wrote of each, by day."""
+    found = {}
+    for number in days:
+        cutoff = f"{FIRST + timedelta(days=number)}T00:00:00Z"
+        log = resolve.run(store=store, spec=spec, days=ingest.run(store=store, spec=spec, cutoff=cutoff), cutoff=cutoff)
+        uri = measure_delay.run(store=store, spec=spec, log=log, cutoff=cutoff)
+        found[number] = artifact_at(uri).path("record.json").read_bytes()
+    return found
+
+
 def known_by(record: dict[str, Any], name: str, hours: float) -> float:
     return float(DelayCurve.from_record(record["curves"]["click"][name]).at(hours))
 
@@ -149,3 +160,26 @@ def test_segments_without_a_curve_of_their_own_are_watched_together() -> None:
     few = [slower_since(f"s{number}", 150, DAYS - 3).sample(fraction=0.9, seed=1) for number in range(40)]
     shift = delay(*few, min_segment_events=1000)["shift"]
     assert (shift["alarm"], list(shift["by_segment"])) == (True, ["all"])
+
+
+def test_days_measured_in_any_order_and_alone_give_the_same_bytes() -> None:
+    spec = spec_of(segment("a", 3000), segment("b", 3000))
+    forward = days_run(Store(str(fresh("root"))), spec, [DAYS - 2, DAYS])
+    assert days_run(Store(str(fresh("root"))), spec, [DAYS, DAYS - 2]) == forward
+    assert days_run(Store(str(fresh("root"))), spec, [DAYS]) == {DAYS: forward[DAYS]}
+
+
+def test_the_next_day_makes_the_runs_of_one_day_only() -> None:
+    spec, root = spec_of(segment("a", 3000)), fresh("root")
+    made = []
+    for number in (DAYS - 1, DAYS):
+        days_run(Store(str(root)), spec, [number])
+        made.append(len(list((root / "artifacts" / "measure_delay").iterdir())))
+    assert made == [DAYS - 1 + 1, DAYS + 2]  # a day's runs each, and what was measured: once, then twice
+
+
+def test_a_training_period_in_which_nothing_was_shown_cannot_be_measured() -> None:
+    parts = segment("a", 600).filter(pl.col("shown") < 48)
+    spec = Spec.parse({**spec_of(parts).tree(), "train": {"days": 3}})
+    [record] = days_run(Store(str(fresh("root"))), spec, [DAYS]).values()
+    assert b"no impression was shown in the training period" in record

@@ -1,0 +1,90 @@
+"""The training set in memory: the matrix that LightGBM reads, filled day by day, and what goes beside it.
+
+Nothing but the matrix is as wide as the features, and no text is kept: ids are numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sameworld.models.features import Feature, Kind, feature_matrix, learn_features
+from sameworld.store.artifacts import Artifact, Store
+from sameworld.store.parts import example_parts, examples_of
+
+Floats = NDArray[np.float64]
+BASE_BYTES, BYTES_A_ROW, BYTES_A_VALUE = 0.5e9, 300, 10
+BESIDE = ("request", "position", "target", "gain", "completeness", "closed", "shown_at", "item_id")
+
+
+def memory_needed(rows: int, features: int) -> float:
+    """Return the most bytes that training on a table holds at once (measured: ``docs/benchmarks.md``).
+
+    The matrix and a copy of what is fitted, LightGBM's bins, and gradients, scores and what goes beside the matrix.
+    """
+    return BASE_BYTES + rows * (BYTES_A_ROW + BYTES_A_VALUE * features)
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """Rows in the order of the training set, a request's together; arrays of shape (rows,) unless said otherwise.
+
+    matrix (rows, features); request: a number a request, ascending; item: a place in ``items``, which are sorted
+    """
+
+    features: tuple[Feature, ...]
+    matrix: NDArray[np.float32]
+    request: NDArray[np.int64]
+    position: NDArray[np.int64]
+    target: Floats
+    gain: Floats
+    completeness: Floats
+    closed: NDArray[np.bool_]
+    shown_at: NDArray[np.datetime64]
+    item: NDArray[np.int32]
+    items: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @classmethod
+    def read(cls, examples: Artifact, store: Store) -> TrainingTable:
+        """Read a training set, one day's part at a time."""
+        whole, kinds = examples_of(examples, store), examples.record["features"]
+        features = learn_features(whole, kinds)
+        items = whole.select(pl.col("item_id").unique().sort()).collect(engine="streaming")["item_id"]
+        matrix = np.empty((int(examples.record["rows"]), len(features)), np.float32)
+        found, at = [], 0
+        for part in example_parts(examples, store):
+            rows = part.select([*BESIDE, *_present(part, kinds)]).collect(engine="streaming")
+            matrix[at : at + len(rows)] = feature_matrix(rows, features)
+            found.append(rows.select(*BESIDE[:-1], pl.col("item_id").cast(pl.Enum(items)).to_physical().cast(pl.Int32)))
+            at += len(rows)
+        return cls(features, matrix, **_beside(found), items=items.to_numpy().astype(np.str_))
+
+
+def _present(part: pl.LazyFrame, kinds: Mapping[str, Kind]) -> list[str]:
+    names = set(part.collect_schema().names())
+    return [name for name in sorted(kinds) if name in names]
+
+
+def _beside(parts: list[pl.DataFrame]) -> dict[str, Any]:
+    last = np.cumsum([0, *(part["request"].to_numpy().max(initial=0) for part in parts)])
+    table = pl.concat(
+        [part.with_columns(pl.col("request").cast(pl.Int64) + int(n)) for part, n in zip(parts, last, strict=False)]
+    )
+    return {
+        "request": table["request"].to_numpy(),
+        "position": table["position"].cast(pl.Int64).to_numpy(),
+        "target": table["target"].cast(pl.Float64).to_numpy(),
+        "gain": table["gain"].cast(pl.Float64).to_numpy(),
+        "completeness": table["completeness"].to_numpy(),
+        "closed": table["closed"].to_numpy(),
+        "shown_at": table["shown_at"].dt.replace_time_zone(None).to_numpy(),
+        "item": table["item_id"].to_numpy(),
+    }
