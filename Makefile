@@ -32,8 +32,9 @@ lint: setup
 test: lint
 	@$(RUN)/pytest
 
+# Times and memory of the table steps; ROWS="1000000" for one size. The other benchmarks: python -m benchmarks.
 bench: setup
-	@$(RUN)/python -m benchmarks
+	@$(RUN)/python -m benchmarks.steps --write $(if $(ROWS),--rows $(ROWS))
 
 clean:
 	rm -rf $(VENV) .sameworld .mypy_cache .ruff_cache .pytest_cache *.egg-info

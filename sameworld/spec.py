@@ -116,12 +116,16 @@ class BacktestSpec(Section):
 
 
 class EvaluateSpec(Section):
-    """Which metrics, and how precisely."""
+    """Which metrics, and how precisely.
+
+    precision : half-width of the off-policy value's interval to explore for, relative to the value
+    """
 
     at: list[Annotated[int, Field(ge=1)]] = [5, 10]
     replicates: Annotated[int, Field(ge=100)] = 500
     seed: int = 7
     max_slices: Annotated[int, Field(ge=1)] = 8
+    precision: Positive = 0.05
 
 
 DECIDING = ("mrr", "normalised_entropy", "auc", "ece")

@@ -68,7 +68,9 @@ def run(
         "skew": made.section("measure_skew", lambda one: _in_order(one.record["skew"], SKEW)),
         "staleness": made.section("measure_skew", lambda one: _in_order(one.record["staleness"], STALENESS)),
         "leak": made.section("measure_leak", lambda one: one.record),
-        **dict.fromkeys(("drills", "loop", "early", "gap", "ab"), NOT_YET),
+        "loop": _loop(made),
+        "early": made.section("read_early", lambda one: one.record),
+        **dict.fromkeys(("drills", "gap", "ab"), NOT_YET),
         "comparison": made.section("decide", lambda one: one.record["comparison"]),
         "decision": _decision(made),
         "gates": _gates(made),
@@ -207,6 +209,21 @@ def _model(bundle: Artifact, made: _Made) -> dict[str, Any]:
 
 def _evaluated(evaluation: Artifact) -> dict[str, Any]:
     return {name: evaluation.record[name] for name in ("rows", "requests", "positives", "from", "to")}
+
+
+def _loop(made: _Made) -> Any:
+    """Return what the loop looks like, and what of exploring more; either may be unknown without the other."""
+    budget = made.section("watch_loop.budget", lambda one: one.record)
+    enough = budget.get("epsilon_enough", budget)
+    rest = {name: value for name, value in budget.items() if name != "epsilon_enough"}
+    return made.section(
+        "watch_loop",
+        lambda one: {
+            **{name: value for name, value in one.record.items() if name != "parts"},
+            "epsilon_enough": enough,
+            "budget": rest,
+        },
+    )
 
 
 def _in_order(rows: Any, names: Sequence[str]) -> Any:

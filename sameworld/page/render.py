@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from sameworld.page import claims, leak, plots, view, words
+from sameworld.page import claims, feedback, leak, plots, view, words
 from sameworld.page.glossary import GLOSSARY
 
 
@@ -59,7 +59,7 @@ def _environment() -> Environment:
         "present": view.mapping,
         "listed": view.listed,
     }
-    environment.globals |= {"words": words, "view": view, "claims": claims, "leak": leak}
+    environment.globals |= {"words": words, "view": view, "claims": claims, "leak": leak, "feedback": feedback}
     return environment
 
 

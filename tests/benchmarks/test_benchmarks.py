@@ -9,7 +9,6 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks.evidence import Claim, finding, page, table
 
-
 # Its small size is what tests/in_airflow/test_scheduler.py does, in the Airflow that runs there anyway.
 ELSEWHERE = {"backfill_in_airflow"}
 

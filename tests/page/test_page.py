@@ -214,7 +214,7 @@ def test_a_metric_without_its_rows_says_so() -> None:
 
 
 def test_every_picture_of_the_full_report_is_drawn_and_says_its_rows(full: Page) -> None:
-    assert len([1 for tag, attrs in full.starts if tag == "svg" and attrs["class"] in {"plot", "wide"}]) == 7
+    assert len([1 for tag, attrs in full.starts if tag == "svg" and attrs["class"] in {"plot", "wide"}]) == 9
     assert all(count in full.text for count in ("1,204,000 rows", "96,574 impressions", "11,980,400 rows"))
 
 
@@ -250,6 +250,29 @@ def test_the_leak_says_how_far_each_source_would_have_moved_the_metric(full: Pag
 def test_a_leak_of_exactly_0_is_good_news(report: dict[str, Any]) -> None:
     report["leak"] |= {"inflation": {"value": 0.0, "low": 0.0, "high": 0.0}}
     assert "kept out; let in, it would not have moved normalised entropy" in Page(render(report, plots={})).text
+
+
+def test_the_loop_says_its_measures_with_their_trends_and_what_exploring_costs_and_buys(full: Page) -> None:
+    assert "explored share 2.02 % 0 −0.00010 to +0.00010" in full.text
+    assert "support 0.412 −0.0004 −0.0011 to +0.0003" in full.text
+    assert "Alarm no neither trend is clear of 0" in full.text
+    assert "What exploring costs, a request 0.0041 0.0022 to 0.0060" in full.text
+    assert "Share of shuffled requests that is enough 1.26 % for ± 5 % of the policy’s value" in full.text
+    assert "0 % Cannot say: some of the model's choices would never be shown 0" in full.text
+    assert "100 % 0.6 % 0.205" in full.text
+
+
+def test_what_exploring_would_buy_is_drawn_without_a_cost_where_that_is_not_known(report: dict[str, Any]) -> None:
+    report["loop"]["exploration_cost"] = {"cannot": "no request logs its branch"}
+    html = render(report, plots={})
+    assert "Half-width of the policy&#x27;s value by share of shuffled requests, 13 shares" in html
+    assert "Cannot say: no request logs its branch" in Page(html).text
+
+
+def test_the_early_read_says_what_is_known_so_far_and_of_how_much(full: Page) -> None:
+    assert "2,860,190 rows, 2026-03-12 18:00 UTC to 2026-03-20 00:00 UTC; 21,400 positives known so far" in full.text
+    assert "58.21 % of those to come" in full.text
+    assert "calibration ratio 1.010 0.990 to 1.030" in full.text
 
 
 def test_names_in_a_figure_are_never_mathematics_or_markup() -> None:
