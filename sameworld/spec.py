@@ -98,12 +98,14 @@ class TrainSpec(Section):
     negative_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     position: Literal["estimated", "none"] = "estimated"
     delay: Literal["corrected", "closed_only"] = "corrected"
+    order: Literal["gain", "lambdarank"] = "gain"
+    item_history: bool = True
     max_rounds: Annotated[int, Field(ge=1)] = 400
     early_stopping_rounds: Annotated[int, Field(ge=1)] = 30
-    learning_rate: Positive = 0.06
-    leaves: Annotated[int, Field(ge=2)] = 31
+    learning_rate: Positive = 0.03
+    leaves: Annotated[int, Field(ge=2)] = 15
     min_leaf_rows: Annotated[int, Field(ge=1)] = 50
-    min_leaf_positives: Annotated[float, Field(ge=0.0)] = 1.0
+    min_leaf_positives: Annotated[float, Field(ge=0.0)] = 10.0
     holdout_days: Positive = 2.0
     seed: int = 1
 

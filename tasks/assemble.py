@@ -81,6 +81,7 @@ def run(work: Work, *, log: Artifact, labels: Artifact, delay: Artifact) -> None
         "parts": [{"day": part.record["day"], "fingerprint": part.fingerprint} for part in parts],
         "label_parts": labels.record["parts"],
         "curves": labels.record["curves"],
+        "curves_by_kind": labels.record["curves_by_kind"],
         "features": kinds,
         "splits": _splits(work, parse_time(totals["from"]), delay),
     }

@@ -10,6 +10,7 @@ import polars as pl
 
 from sameworld.maths.calibration import PlattCalibrator, fit_platt
 from sameworld.models.bundle import ItemStatistics, version_name, write_bundle
+from sameworld.models.item_history import ItemHistory
 from sameworld.records import Refused
 from sameworld.store.artifacts import Artifact, fingerprint_of
 from sameworld.store.step import Work, step
@@ -51,7 +52,9 @@ def run(work: Work, *, models: Artifact, examples: Artifact, delay: Artifact) ->
         "made_from": {"models": models.fingerprint, "examples": examples.fingerprint},
     }
     statistics = ItemStatistics(np.asarray(items["ids"], np.str_), np.asarray(items["rate"]), items["prior"])
-    write_bundle(work.folder, ranker=ranker, probability=probability, items=statistics, about=about)
+    ratios = np.asarray(items["log_ratio"], np.float64).reshape(len(items["kinds"]), len(statistics.ids))
+    history = ItemHistory(statistics.ids, tuple(items["kinds"]), ratios, np.asarray(items["residual"], np.float64))
+    write_bundle(work.folder, ranker=ranker, probability=probability, items=statistics, history=history, about=about)
     work.rows = len(held_out)
     work.record = {
         "version": about["version"],

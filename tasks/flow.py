@@ -72,9 +72,7 @@ def retrain(step: Caller, cutoff: Any) -> None:
     )  # fmt: skip
     step("watch_loop", log=now["log"], labels=now["labels"], cutoff=cutoff)
     step("watch_loop.budget", log=now["log"], bundle=earlier["bundle"], evaluation=evaluation)
-    step(
-        "read_early", examples=now["examples"], delay=now["delay"], bundle=earlier["bundle"], look_back=look_back
-    )
+    step("read_early", examples=now["examples"], delay=now["delay"], bundle=earlier["bundle"], look_back=look_back)
     decision = step("decide", evaluation=evaluation, bundle=now["bundle"], look_back=look_back, cutoff=cutoff)
     step("promote", log=now["log"], decision=decision, bundle=now["bundle"], evaluation=evaluation)
 

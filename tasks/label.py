@@ -74,6 +74,7 @@ def run(work: Work, *, log: Artifact, delay: Artifact) -> None:
         "cutoff": time_text(work.now),
         "parts": [{"day": part.record["day"], "fingerprint": part.fingerprint} for part in parts],
         "curves": usable_curves(delay.record["curves"][work.spec.label.target]),
+        "curves_by_kind": {kind: usable_curves(delay.record["curves"][kind]) for kind in sorted(work.spec.label.gains)},
         "matures_after_hours": matures_after / timedelta(hours=1),
         **_totals([part.record for part in parts], sorted(work.spec.label.gains)),
         "late_after_close": delay.record["late_after_close"]["all"],
@@ -118,12 +119,17 @@ def _events(work: Work, rows: DayRows, shown: pl.DataFrame) -> pl.DataFrame:
 
 
 def _labelled(shown: pl.DataFrame, events: pl.DataFrame, kinds: Sequence[str]) -> pl.DataFrame:
-    """Add ``is_<kind>``: whether an outcome of the kind had arrived when the label closed, and stood."""
-    known, flags = events.filter(_stood(pl.col("closes_at"))), {}
+    """Add ``is_<kind>``, whether an outcome of the kind had arrived when the label closed, and stood; and
+    ``known_<kind>``, when the log first had it."""
+    known = events.filter(_stood(pl.col("closes_at"))).group_by("place", "kind").agg(pl.col("arrived_at").min())
+    columns: list[pl.Series] = []
     for kind in kinds:
-        flags[f"is_{kind}"] = np.zeros(len(shown), np.bool_)
-        flags[f"is_{kind}"][known.filter(pl.col("kind") == kind)["place"].to_numpy()] = True
-    return shown.with_columns(**{name: pl.Series(values) for name, values in flags.items()})
+        of_kind = known.filter(pl.col("kind") == kind)
+        flag, first = np.zeros(len(shown), np.bool_), np.full(len(shown), "NaT", "datetime64[us]")
+        flag[of_kind["place"].to_numpy()] = True
+        first[of_kind["place"].to_numpy()] = of_kind["arrived_at"].dt.replace_time_zone(None).to_numpy()
+        columns += [pl.Series(f"is_{kind}", flag), pl.Series(f"known_{kind}", first).dt.replace_time_zone("UTC")]
+    return shown.with_columns(columns)
 
 
 def _stood(at: pl.Expr) -> pl.Expr:

@@ -1,4 +1,7 @@
-"""Train the two boosters: judged on later days first, then refitted on everything known."""
+"""Train the two boosters: judged on later days first, then refitted on everything known.
+
+One orders by expected gain, the other says how likely the target is. Both also read what the log knew of each item.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sameworld.models.bundle import ItemStatistics
+from sameworld.models.bundle import item_statistics
 from sameworld.models.examination import estimate_examination
-from sameworld.models.training import Fitted, Rows, fit_probability, fit_ranker
-from sameworld.models.training_table import TrainingTable, memory_needed
+from sameworld.models.features import Feature
+from sameworld.models.gain_completeness import gain_completeness
+from sameworld.models.item_history import ItemHistory, history_features, learn_history, left_by_model
+from sameworld.models.training import Fitted, Rows, fit_gain, fit_probability, fit_ranker
+from sameworld.models.training_table import TrainingTable, examined, exposed, memory_needed, request_sizes
 from sameworld.records import Cannot, Estimate, Refused
 from sameworld.store.artifacts import Artifact, canonical
 from sameworld.store.log import Log
@@ -24,7 +30,8 @@ from sameworld.store.times import parse_time
 
 Floats = NDArray[np.float64]
 MAX_WEIGHT = 5.0  # of 1 / completeness: the youngest rows would otherwise outweigh all others
-PRIOR_IMPRESSIONS = 20.0  # how many average impressions an item's rate is shrunk by
+# Rare outcomes are noisy: trees that each see part of the rows and features vary less (docs/decisions/013).
+SPREAD = {"bagging_fraction": 0.7, "bagging_freq": 1, "feature_fraction": 0.7, "lambda_l2": 5.0}
 MIN_STOP_POSITIVES = 20
 FEW_ROUNDS = 20
 
@@ -34,6 +41,9 @@ FEW_ROUNDS = 20
         "train.negative_rate",
         "train.position",
         "train.delay",
+        "train.order",
+        "train.item_history",
+        "label.gains",
         "train.max_rounds",
         "train.early_stopping_rounds",
         "train.learning_rate",
@@ -44,7 +54,7 @@ FEW_ROUNDS = 20
     )
 )
 def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
-    """Fit the lambdarank ranker and the probability model.
+    """Fit the model that orders and the probability model.
 
     Both are fitted on the days before the hold-out, stopped on its first half, and asked about its second half, which
     the calibration reads. Then both are refitted with the same rounds on all that is known at the cutoff; young rows
@@ -58,10 +68,9 @@ def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
         remedy="read fewer days (train.days)",
     )
     theta = _examination(work, log, examples_of(examples, work.store))
-    table = TrainingTable.read(examples, work.store)
+    trainer = _trainer(work, examples, theta.values())
+    table, lists = trainer.table, trainer.lists
     parts = _parts(work, table, examples.record["splits"])
-    lists = int(examples.record["longest_list"]) > 1
-    trainer = _Trainer(work, table, theta.values(), lists)
     try:
         judged, shipped = _fit(trainer, parts)
     except Refused as refusal:
@@ -81,7 +90,7 @@ def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
         "rounds": {"probability": shipped.probability.rounds, "ranker": shipped.ranker.rounds if shipped.ranker else 0},
         "start": shipped.probability.start,
         "examination": theta.as_record(),
-        "features": [feature.as_record() for feature in table.features],
+        "features": [feature.as_record() for feature in trainer.features],
         "rows_fitted": int(parts["ship"].sum()),
         "lists": lists,
     }
@@ -116,21 +125,27 @@ class _Trainer:
     table: TrainingTable
     theta: Floats
     lists: bool
+    history: ItemHistory
+    gain_known: Floats
 
     @cached_property
     def exposure(self) -> Floats:
         """Examination × completeness of every row."""
-        seen = self.theta[np.clip(self.table.position, 1, len(self.theta)) - 1]
-        return np.asarray(np.clip(seen * self.table.completeness, 1e-3, 1.0), np.float64)
+        return exposed(examined(self.table, self.theta), self.table.completeness)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        return (*self.table.features, *history_features(self.history.kinds))
 
     @property
     def categories(self) -> list[int]:
-        return [place for place, feature in enumerate(self.table.features) if feature.kind == "category"]
+        return [place for place, feature in enumerate(self.features) if feature.kind == "category"]
 
     def rows(self, chosen: NDArray[np.bool_], *, lists: bool) -> Rows:
         """Return the chosen rows; negatives are sampled for the probability model only, and weighted back."""
         table, rate = self.table, self.work.spec.train.negative_rate
-        weight = np.minimum(1.0 / np.maximum(table.completeness, 1e-3), MAX_WEIGHT)
+        known = self.gain_known if lists else table.completeness
+        weight = np.minimum(1.0 / np.maximum(known, 1e-3), MAX_WEIGHT)
         if rate < 1.0 and not lists:
             negative = table.target == 0
             draw = np.random.default_rng(self.work.spec.train.seed).random(len(chosen))
@@ -141,9 +156,9 @@ class _Trainer:
             matrix=table.matrix[places],
             target=table.target[places],
             gain=table.gain[places],
-            exposure=self.exposure[places],
+            exposure=exposed(examined(table, self.theta), known)[places] if lists else self.exposure[places],
             weight=weight[places],
-            sizes=_sizes(table.request[places]),
+            sizes=request_sizes(table.request[places]),
             position=table.position[places],
         )
 
@@ -154,6 +169,7 @@ class _Trainer:
             "num_leaves": train.leaves,
             "min_data_in_leaf": train.min_leaf_rows,
             "seed": train.seed,
+            **SPREAD,
         }
 
     def fit(self, chosen: NDArray[np.bool_], stop: NDArray[np.bool_] | None, rounds: tuple[int, int]) -> _Pair:
@@ -169,12 +185,32 @@ class _Trainer:
         probability = fit_probability(rows, stop=held, settings=settings, max_rounds=rounds[0], **shared)
         if self.lists:
             held = self.rows(stop, lists=True) if stop is not None else None
-            debias = train.position == "estimated" and len(self.theta) > 1
-            rows, settings = self.rows(chosen, lists=True), self.settings()
-            ranker = fit_ranker(
-                rows, stop=held, settings=settings, max_rounds=rounds[1], debias_position=debias, **shared
-            )
+            ranker = self._fit_order(self.rows(chosen, lists=True), settings, stop=held, max_rounds=rounds[1], **shared)
         return _Pair(probability, ranker)
+
+    def _fit_order(self, rows: Rows, settings: dict[str, Any], **shared: Any) -> Fitted:
+        train = self.work.spec.train
+        if train.order == "gain":
+            return fit_gain(rows, settings=settings, **shared)
+        debias = train.position == "estimated" and len(self.theta) > 1
+        return fit_ranker(rows, settings=self.settings(), debias_position=debias, **shared)
+
+
+def _trainer(work: Work, examples: Artifact, theta: Floats) -> _Trainer:
+    """Read the training set, and beside its features what the log knew of each row's item."""
+    gains = work.spec.label.gains
+    kinds = sorted(gains) if work.spec.train.item_history else []
+    table = TrainingTable.read(examples, work.store, room=len(kinds))
+    seen = examined(table, theta)
+    history = ItemHistory(table.items, (), np.zeros((0, len(table.items))), np.zeros(len(table.items)))
+    if kinds:
+        beside, history = learn_history(
+            examples, work.store, kinds=kinds, item=table.item, items=table.items, examination=seen
+        )
+        table.matrix[:, len(table.features) :] = beside
+    lists = int(examples.record["longest_list"]) > 1
+    known = gain_completeness(examples, work.store, gains=gains, examination=seen) if lists else np.ones(len(table))
+    return _Trainer(work, table, theta, lists, history, known)
 
 
 def _fit(trainer: _Trainer, parts: dict[str, NDArray[np.bool_]]) -> tuple[_Pair, _Pair]:
@@ -226,20 +262,27 @@ def _write(work: Work, pair: _Pair, trainer: _Trainer) -> None:
     (work.folder / "probability.txt").write_text(pair.probability.text, encoding="utf-8")
     if pair.ranker is not None:
         (work.folder / "ranker.txt").write_text(pair.ranker.text, encoding="utf-8")
-    items = _item_statistics(trainer)
-    record = {"ids": items.ids.tolist(), "rate": items.rate.tolist(), "prior": items.prior}
+    table = trainer.table
+    items = item_statistics(table.items, table.item, gain=table.gain, exposure=trainer.exposure)
+    history = trainer.history
+    record = {
+        "ids": items.ids.tolist(),
+        "rate": items.rate.tolist(),
+        "prior": items.prior,
+        "kinds": list(history.kinds),
+        "log_ratio": history.log_ratio.tolist(),
+        "residual": _residuals(trainer, pair).tolist(),
+    }
     (work.folder / "items.json").write_bytes(canonical(record))
 
 
-def _item_statistics(trainer: _Trainer) -> ItemStatistics:
-    """Gain an exposed impression by item, shrunk to the mean: what "most popular" knows."""
-    # Added up in the order of the rows: a parallel group_by adds in any order, and the last bits of a sum show it.
-    table, exposure = trainer.table, trainer.exposure
-    prior = float(table.gain.sum()) / max(float(exposure.sum()), 1e-9)
-    sums = (np.bincount(table.item, weights=one, minlength=len(table.items)) for one in (table.gain, exposure))
-    gains, exposures = sums
-    rate = (gains + prior * PRIOR_IMPRESSIONS) / (exposures + PRIOR_IMPRESSIONS)
-    return ItemStatistics(table.items, rate, prior)
+def _residuals(trainer: _Trainer, pair: _Pair) -> Floats:
+    """Return what the model that orders leaves of each item; nothing where it does not order by expected gain."""
+    table, spec = trainer.table, trainer.work.spec.train
+    if pair.ranker is None or spec.order != "gain" or not spec.item_history:
+        return np.zeros(len(table.items))
+    exposure = exposed(examined(table, trainer.theta), trainer.gain_known)
+    return left_by_model(table, _logits(pair.ranker, table.matrix), exposure=exposure)
 
 
 def _logits(fitted: Fitted, matrix: NDArray[np.float32]) -> Floats:
@@ -249,8 +292,3 @@ def _logits(fitted: Fitted, matrix: NDArray[np.float32]) -> Floats:
         return np.empty(0)
     booster = lgb.Booster(model_str=fitted.text)
     return fitted.start + np.asarray(booster.predict(matrix, raw_score=True), np.float64)
-
-
-def _sizes(request: NDArray[Any]) -> NDArray[np.int64]:
-    starts = np.flatnonzero(np.r_[True, request[1:] != request[:-1]]) if len(request) else np.zeros(0, np.int64)
-    return np.asarray(np.diff(np.r_[starts, len(request)]), np.int64)

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from sameworld.maths.calibration import PlattCalibrator, StackCalibrator, calibrator_from_record
 from sameworld.models.features import Feature
+from sameworld.models.item_history import ItemHistory
 from sameworld.records import Refused
 from sameworld.store.artifacts import Artifact, canonical
 
 RANKER, PROBABILITY, ABOUT, ITEMS = "ranker.txt", "probability.txt", "bundle.json", "items.npz"
 STEP = "calibrate"
+PRIOR_IMPRESSIONS = 20.0  # how many average impressions an item's rate is shrunk by
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,19 @@ class ItemStatistics:
         return np.where(self.ids[place] == wanted, self.rate[place], self.prior)
 
 
+def item_statistics(
+    items: NDArray[np.str_], item: NDArray[np.int32], *, gain: NDArray[np.float64], exposure: NDArray[np.float64]
+) -> ItemStatistics:
+    """Return the gain an exposed impression by item, shrunk to the mean: what "most popular" knows.
+
+    items : sorted ids; item : (rows,) places among them
+    """
+    # Added up in the order of the rows: a parallel group_by adds in any order, and the last bits of a sum show it.
+    prior = float(gain.sum()) / max(float(exposure.sum()), 1e-9)
+    gains, exposures = (np.bincount(item, weights=one, minlength=len(items)) for one in (gain, exposure))
+    return ItemStatistics(items, (gains + prior * PRIOR_IMPRESSIONS) / (exposures + PRIOR_IMPRESSIONS), prior)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A loaded model. ``ranker`` is None where the log had no lists: the probability then orders as well."""
@@ -53,6 +68,7 @@ class Bundle:
     calibrator: PlattCalibrator | StackCalibrator
     examination: NDArray[np.float64]
     items: ItemStatistics
+    history: ItemHistory
     about: Mapping[str, Any]
     content_hash: str = ""
     uri: str = ""
@@ -62,14 +78,19 @@ class Bundle:
         return np.asarray(self.examination[np.clip(position, 1, len(self.examination)) - 1], np.float64)
 
 
-def write_bundle(folder: Path, *, ranker: str | None, probability: str, items: ItemStatistics, about: Any) -> None:
+def write_bundle(
+    folder: Path, *, ranker: str | None, probability: str, items: ItemStatistics, history: ItemHistory, about: Any
+) -> None:
     """Write a bundle's files into a folder; equal content gives equal bytes (numpy dates every npz entry 1980)."""
     if ranker is not None:
         (folder / RANKER).write_text(ranker, encoding="utf-8")
     (folder / PROBABILITY).write_text(probability, encoding="utf-8")
     (folder / ABOUT).write_bytes(canonical(about))
     with (folder / ITEMS).open("wb") as stream:
-        np.savez(stream, ids=items.ids, rate=items.rate, prior=np.float64(items.prior))
+        np.savez(
+            stream, ids=items.ids, rate=items.rate, prior=np.float64(items.prior),
+            kinds=np.asarray(history.kinds, np.str_), log_ratio=history.log_ratio, residual=history.residual,
+        )  # fmt: skip
 
 
 def load_bundle(artifact: Artifact) -> Bundle:
@@ -89,7 +110,7 @@ def load_bundle(artifact: Artifact) -> Bundle:
                 wanted=f"{booster.num_feature()}",
                 remedy="make the bundle anew by running its day again",
             )
-    statistics = _items(artifact.path(ITEMS))
+    statistics, history = _items(artifact.path(ITEMS))
     return Bundle(
         version=about["version"],
         cutoff=about["cutoff"],
@@ -100,6 +121,7 @@ def load_bundle(artifact: Artifact) -> Bundle:
         calibrator=calibrator_from_record(about["calibrator"]),
         examination=np.asarray(about["examination"], np.float64),
         items=statistics,
+        history=history,
         about=about,
         content_hash=artifact.content_hash,
         uri=artifact.uri,
@@ -134,13 +156,18 @@ def _booster(path: Path) -> lgb.Booster:
         raise _unreadable(path.name, f"{error}", "LightGBM's text") from None
 
 
-def _items(path: Path) -> ItemStatistics:
+def _items(path: Path) -> tuple[ItemStatistics, ItemHistory]:
     """Load the statistics; object arrays, which would be unpickled, are refused."""
     try:
         with np.load(path, allow_pickle=False) as items:
-            return ItemStatistics(items["ids"], items["rate"], float(items["prior"]))
+            kinds = tuple(str(kind) for kind in items["kinds"])
+            ratios = items["log_ratio"].reshape(len(kinds), len(items["ids"]))
+            history = ItemHistory(items["ids"], kinds, ratios, items["residual"])
+            return ItemStatistics(items["ids"], items["rate"], float(items["prior"])), history
     except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
-        raise _unreadable(path.name, f"{error}", "an npz of ids, rate and prior, without objects") from None
+        raise _unreadable(
+            path.name, f"{error}", "an npz of ids, rate, prior, kinds, log_ratio and residual, without objects"
+        ) from None
 
 
 def _unreadable(name: str, got: str, wanted: str) -> Refused:

@@ -55,11 +55,12 @@ def rank(candidates: pl.DataFrame, bundle: Bundle, exploration: Exploration | No
 
 def scores(rows: pl.DataFrame, request: NDArray[np.int64], bundle: Bundle) -> tuple[Floats, Floats]:
     """Return each row's ordering score and probability, shape (n,) each; a request's rows are contiguous."""
-    matrix = feature_matrix(rows, bundle.features)
+    matrix = feature_matrix(bundle.history.added_to(rows), bundle.features)
     if not len(matrix):
         return np.empty(0), np.empty(0)
     logit = bundle.start + np.asarray(bundle.probability.predict(matrix, raw_score=True), np.float64)
     score = logit if bundle.ranker is None else np.asarray(bundle.ranker.predict(matrix, raw_score=True), np.float64)
+    score = score + bundle.history.residual_of(rows)
     if isinstance(bundle.calibrator, StackCalibrator):
         centred, mean_logit = centre_within_request(request, score), mean_within_request(request, logit)
         return score, bundle.calibrator.probability(centred, mean_logit)

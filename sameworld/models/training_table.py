@@ -34,7 +34,7 @@ def memory_needed(rows: int, features: int) -> float:
 class TrainingTable:
     """Rows in the order of the training set, a request's together; arrays of shape (rows,) unless said otherwise.
 
-    matrix (rows, features); request: a number a request, ascending; item: a place in ``items``, which are sorted
+    matrix (rows, features and room); request: a number a request, ascending; item: a place in ``items``, sorted
     """
 
     features: tuple[Feature, ...]
@@ -53,19 +53,39 @@ class TrainingTable:
         return len(self.target)
 
     @classmethod
-    def read(cls, examples: Artifact, store: Store) -> TrainingTable:
-        """Read a training set, one day's part at a time."""
+    def read(cls, examples: Artifact, store: Store, *, room: int = 0) -> TrainingTable:
+        """Read a training set, one day's part at a time; ``room`` columns of the matrix are left NaN, at its end."""
         whole, kinds = examples_of(examples, store), examples.record["features"]
         features = learn_features(whole, kinds)
         items = whole.select(pl.col("item_id").unique().sort()).collect(engine="streaming")["item_id"]
-        matrix = np.empty((int(examples.record["rows"]), len(features)), np.float32)
+        matrix = np.full((int(examples.record["rows"]), len(features) + room), np.nan, np.float32)
         found, at = [], 0
         for part in example_parts(examples, store):
             rows = part.select([*BESIDE, *_present(part, kinds)]).collect(engine="streaming")
-            matrix[at : at + len(rows)] = feature_matrix(rows, features)
+            matrix[at : at + len(rows), : len(features)] = feature_matrix(rows, features)
             found.append(rows.select(*BESIDE[:-1], pl.col("item_id").cast(pl.Enum(items)).to_physical().cast(pl.Int32)))
             at += len(rows)
         return cls(features, matrix, **_beside(found), items=items.to_numpy().astype(np.str_))
+
+
+def examined(table: TrainingTable, theta: Floats) -> Floats:
+    """Return the examination of each row's position; beyond the last known position its value goes on."""
+    return np.asarray(theta[np.clip(table.position, 1, len(theta)) - 1], np.float64)
+
+
+def exposed(examination: Floats, known: Floats) -> Floats:
+    """Return examination × completeness, kept away from 0."""
+    return np.asarray(np.clip(examination * known, 1e-3, 1.0), np.float64)
+
+
+def request_sizes(request: NDArray[Any]) -> NDArray[np.int64]:
+    """Return how many rows each request has, in their order; a request's rows stand together.
+
+    >>> request_sizes(np.array([4, 4, 7])).tolist()
+    [2, 1]
+    """
+    starts = np.flatnonzero(np.r_[True, request[1:] != request[:-1]]) if len(request) else np.zeros(0, np.int64)
+    return np.asarray(np.diff(np.r_[starts, len(request)]), np.int64)
 
 
 def _present(part: pl.LazyFrame, kinds: Mapping[str, Kind]) -> list[str]:

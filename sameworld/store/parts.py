@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from sameworld.maths.delay import DelayCurve
 from sameworld.records import Refused
@@ -95,24 +96,28 @@ def _as_of(rows: pl.LazyFrame, record: Mapping[str, object]) -> pl.LazyFrame:
     curves = {name: DelayCurve.from_record(curve) for name, curve in dict(record["curves"]).items()}  # type: ignore[call-overload]
     return rows.with_columns(
         completeness=pl.struct("age_hours", "segment", "closed").map_batches(
-            lambda column: _completeness(column, curves), return_dtype=pl.Float64, is_elementwise=True
+            lambda column: pl.Series(completeness(column.struct.unnest(), curves)),
+            return_dtype=pl.Float64,
+            is_elementwise=True,
         )
     )
 
 
-def _completeness(rows: pl.Series, curves: Mapping[str, DelayCurve]) -> pl.Series:
-    """Return F(age | segment) of open rows and 1 of closed ones; a segment without a curve takes that of all."""
-    table = rows.struct.unnest()
+def completeness(table: pl.DataFrame, curves: Mapping[str, DelayCurve]) -> NDArray[np.float64]:
+    """Return F(age | segment) of open rows and 1 of closed ones; a segment without a curve takes that of all.
+
+    table : age_hours, segment and closed
+    """
     closed, age = table["closed"].to_numpy(), table["age_hours"].to_numpy()
     result = np.ones(len(table))
     if closed.all() or not curves:
-        return pl.Series(result)
+        return result
     for segment in table.filter(~pl.col("closed"))["segment"].unique().sort():
         chosen = ~closed & (table["segment"] == segment).to_numpy()
         curve = curves.get(segment, curves.get(ALL))
         if curve is not None:
             result[chosen] = curve.at(age[chosen])
-    return pl.Series(result)
+    return result
 
 
 def usable_curves(curves: Mapping[str, Mapping[str, object]]) -> dict[str, Mapping[str, object]]:

@@ -51,6 +51,8 @@ _OTHER: dict[str, Any] = {
     "features.views": {"stats": ["price"]},
     "train.position": "none",
     "train.delay": "closed_only",
+    "train.order": "lambdarank",
+    "train.item_history": False,
     "evaluate.at": [3],
     "decide.guardrails": {"ece": [0.0, 0.1]},
     "decide.stage": "challenger",

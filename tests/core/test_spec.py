@@ -172,6 +172,7 @@ def test_a_second_line_in_a_change_is_no_second_key(tmp_path: Path) -> None:
         ("train.leaves=1", "train.leaves", "greater than or equal to 2"),
         ("train.negative_rate=1.1", "train.negative_rate", "less than or equal to 1"),
         ("train.position=maybe", "train.position", "'estimated' or 'none'"),
+        ("train.order=clicks", "train.order", "'gain' or 'lambdarank'"),
         ("train=5", "train", "valid dictionary"),
         ("validate.max_quarantined_share=2", "validate.max_quarantined_share", "less than or equal to 1"),
         ("validate.max_volume_share=0.9", "validate.max_volume_share", "greater than or equal to 1"),

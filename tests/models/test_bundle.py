@@ -87,7 +87,9 @@ def test_other_statistics_give_another_content_hash(tmp_path):
     for number, items in enumerate((tiny.ITEMS, other, tiny.ITEMS)):
         folder = tiny.write(tmp_path / str(number))
         ranker, probability, _ = tiny.texts()
-        write_bundle(folder, ranker=ranker, probability=probability, items=items, about=tiny.about())
+        write_bundle(
+            folder, ranker=ranker, probability=probability, items=items, history=tiny.HISTORY, about=tiny.about()
+        )
         hashes.add(tiny.publish(Store(str(tmp_path / f"root{number}")), folder).content_hash)
     assert len(hashes) == 2
 

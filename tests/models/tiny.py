@@ -11,6 +11,7 @@ import polars as pl
 from sameworld.maths.calibration import PlattCalibrator, StackCalibrator
 from sameworld.models.bundle import Bundle, ItemStatistics, write_bundle
 from sameworld.models.features import Feature
+from sameworld.models.item_history import ItemHistory
 from sameworld.models.training import Rows, fit_probability, fit_ranker
 from sameworld.store.artifacts import Store
 
@@ -18,6 +19,7 @@ FEATURES = (Feature("x_colour", "category", ("blue", "green", "red")), Feature("
 SETTINGS = {"learning_rate": 0.1, "num_leaves": 8, "min_data_in_leaf": 10, "seed": 3, "num_threads": 1}
 FIT = {"stop": None, "settings": SETTINGS, "max_rounds": 20, "patience": 5, "categories": [0]}
 ITEMS = ItemStatistics(np.array(["i00", "i01", "i02"]), np.array([0.3, 0.2, 0.1]), 0.15)
+HISTORY = ItemHistory(ITEMS.ids, (), np.zeros((0, 3)), np.zeros(3))
 
 
 def logistic(x):
@@ -78,6 +80,7 @@ def bundle(lists: bool = True) -> Bundle:
         calibrator=stack if lists else PlattCalibrator(1.0, 0.0),
         examination=np.array([1.0, 0.5, 0.25]),
         items=ITEMS,
+        history=HISTORY,
         about={},
     )
 
@@ -102,7 +105,7 @@ def write(folder: Path, **changes) -> Path:
     """Write a bundle's files; ``changes`` are other entries of its bundle.json."""
     folder.mkdir(parents=True)
     ranker, probability, _ = texts()
-    write_bundle(folder, ranker=ranker, probability=probability, items=ITEMS, about=about(**changes))
+    write_bundle(folder, ranker=ranker, probability=probability, items=ITEMS, history=HISTORY, about=about(**changes))
     (folder / "record.json").write_bytes(b'{"version":"20260302-00000000"}')
     return folder
 
