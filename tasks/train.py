@@ -60,7 +60,8 @@ def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
     the calibration reads. Then both are refitted with the same rounds on all that is known at the cutoff; young rows
     count by their completeness. A log without lists gets no ranker: the probability orders.
     """
-    rows, features = int(examples.record["rows"]), len(examples.record["features"])
+    kinds = len(work.spec.label.gains) if work.spec.train.item_history else 0
+    rows, features = int(examples.record["rows"]), len(examples.record["features"]) + kinds
     refuse_beyond_memory(
         memory_needed(rows, features),
         memory_gb=work.whole_spec.engine.memory_gb,

@@ -12,6 +12,7 @@ import polars as pl
 
 from sameworld.models.bundle import Bundle
 from sameworld.models.features import Feature
+from sameworld.models.item_history import history_features
 from sameworld.records import Refused
 from sameworld.sources.contract import TIME, is_text
 from sameworld.sources.tables import READ_ERRORS
@@ -82,7 +83,8 @@ def view_join(bundle: Bundle, log: Log | None, known: Sequence[str]) -> ViewJoin
 
     known : the file's columns; a served value goes before a view's, null included
     """
-    lacking = [feature.name for feature in bundle.features if feature.name not in known]
+    learned = {feature.name for feature in history_features(bundle.history.kinds)}  # of the bundle itself
+    lacking = [feature.name for feature in bundle.features if feature.name not in learned.union(known)]
     views: dict[str, list[str]] = {}
     for view, columns in sorted(bundle.about["views"].items()):
         wanted = [column for column in columns if feature_name(column) in lacking]

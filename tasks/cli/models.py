@@ -69,7 +69,8 @@ def _bundles(store: Store) -> Iterator[Artifact]:
 
 
 def _resolved(store: Store) -> Iterator[Artifact]:
-    return (one for one in _artifacts(store, "resolve") if one.cannot is None)
+    """Return the logs as of their cutoffs; a log's parts are artifacts of the same step."""
+    return (one for one in _artifacts(store, "resolve") if one.manifest["body"] == "run" and one.cannot is None)
 
 
 def _cutoff(resolved: Artifact) -> datetime:
