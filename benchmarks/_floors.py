@@ -257,6 +257,6 @@ def gx_check_log(place: Place) -> Piece:
 # The other ways, and up to how many impressions they are asked.
 OTHERS: dict[str, tuple[str, Callable[[Place], Piece], int]] = {
     "label": ("pandas", pandas_label, 10_000_000),
-    "assemble": ("pandas", pandas_assemble, 10_000_000),
+    "assemble": ("pandas", pandas_assemble, 3_000_000),
     "validate.check_log": ("Great Expectations on pandas", gx_check_log, 10_000_000),
 }
