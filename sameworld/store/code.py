@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.metadata
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,9 @@ COMPUTING = (
     "scipy",
 )
 PROJECT = Path(__file__).resolve().parents[2]
+# Parts are made in threads. CPython 3.11 counts the depth of all threads' parses in one place (python/cpython#106905),
+# and taking the docstrings out of one tree twice at once takes a statement with them.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @cache
@@ -47,8 +51,9 @@ def closure(module: str) -> tuple[str, ...]:
 def code_hash(module: str) -> str:
     """Return the SHA-256 over the closure's syntax trees: comments, layout and docstrings do not count."""
     digest = hashlib.sha256()
-    for name in closure(module):
-        digest.update(name.encode() + b"\0" + _meaning(_tree(name)).encode() + b"\0")
+    with _ONE_AT_A_TIME:
+        for name in closure(module):
+            digest.update(name.encode() + b"\0" + _meaning(_tree(name)).encode() + b"\0")
     return digest.hexdigest()
 
 
