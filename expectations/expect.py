@@ -11,7 +11,7 @@ def block(
     column: str, name: str, sentence: str, *, low: float | None = None, high: float | None = None, shows: str = ""
 ) -> Any:
     """Expect every value within [low, high], else BLOCK; see ``warn``."""
-    return _between(column, name, sentence, low, high, shows, "critical")
+    return _between(column, {"id": name, "sentence": sentence, "shows": shows or column}, low, high, "critical")
 
 
 def warn(
@@ -23,11 +23,8 @@ def warn(
     sentence : a format of the profile's columns and ``low``, ``high`` (``pct`` writes a share, ``int`` a count)
     shows : the column to show as what was got, where it is not the one judged
     """
-    return _between(column, name, sentence, low, high, shows, "warning")
+    return _between(column, {"id": name, "sentence": sentence, "shows": shows or column}, low, high, "warning")
 
 
-def _between(  # noqa: PLR0917
-    column: str, name: str, sentence: str, low: float | None, high: float | None, shows: str, severity: str
-) -> Any:
-    meta = {"id": name, "sentence": sentence, "shows": shows or column}
+def _between(column: str, meta: dict[str, str], low: float | None, high: float | None, severity: str) -> Any:
     return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high, severity=severity, meta=meta)

@@ -20,7 +20,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 ROW_NAME = ["table", "segment"]
 BLOCK, WARN = "BLOCK", "WARN"
 RESULT_FORMAT = {"result_format": "COMPLETE", "unexpected_index_column_names": ROW_NAME}
-SITE = {
+SITE: dict[str, Any] = {
     "class_name": "SiteBuilder",
     "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     "store_backend": {"class_name": "TupleFilesystemStoreBackend"},
@@ -69,7 +69,7 @@ def write_site(judged: Sequence[tuple[str, pd.DataFrame, Sequence[Any]]], folder
     The pages are a local convenience: they link hosts that are not ours.
     """
     context = _context()
-    site = {**SITE, "store_backend": {**SITE["store_backend"], "base_directory": str(folder)}}  # type: ignore[dict-item]
+    site = {**SITE, "store_backend": {**SITE["store_backend"], "base_directory": str(folder)}}
     context.add_data_docs_site(site_name="gates", site_config=site)
     for name, profile, expectations in judged:
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=list(expectations)))

@@ -41,7 +41,7 @@ class Standing:
         return fingerprint_of(found)
 
 
-def run(*, store: Store, spec: Spec, evaluation: str, bundle: str, look_back: str, cutoff: str) -> Made:
+def run(*, store: Store, spec: Spec, evaluation: str, bundle: str, look_back: str, delay: str, cutoff: str) -> Made:
     """Decide on the bundle by the back-test of its recipe; the registry is read here and nowhere before.
 
     A bundle is compared only on requests shown after its own cutoff, so the champion to compare with is the newest
@@ -52,10 +52,10 @@ def run(*, store: Store, spec: Spec, evaluation: str, bundle: str, look_back: st
     events = [one for one in promotions(store) if isinstance(now, datetime) and parse_time(one.cutoff) < now]
     past = [one for one in events if isinstance(earlier, datetime) and parse_time(one.cutoff) <= earlier]
     standing = Standing(in_production(events, stage="champion"), in_production(past, stage="champion"))
-    return verdict.make(store=store, spec=spec, evaluation=evaluation, bundle=bundle, standing=standing)
+    return verdict.make(store=store, spec=spec, evaluation=evaluation, bundle=bundle, delay=delay, standing=standing)
 
 
-def _verdict(work: Work, *, evaluation: Artifact, bundle: Artifact, standing: Standing) -> None:
+def _verdict(work: Work, *, evaluation: Artifact, bundle: Artifact, delay: Artifact, standing: Standing) -> None:
     """Weigh the evaluation against baselines, guardrails and the champion."""
     about = {"bundle": bundle.content_hash, "version": bundle.record["version"], "metric": work.spec.decide.metric}
     judged, model = _judged(work, evaluation)
@@ -68,6 +68,7 @@ def _verdict(work: Work, *, evaluation: Artifact, bundle: Artifact, standing: St
         guardrails={name: delta.own(name) for name in work.spec.decide.guardrails},
         champion=found,
         same_recipe=_recipe(work, standing) == bundle.record["recipe"],
+        shift=_shift(delay),
     )
     decided = decide(evidence, margin=work.spec.decide.margin, guardrails=work.spec.decide.guardrails)
     work.rows = len(judged.request)
@@ -160,6 +161,12 @@ def _against_champion(
         "metrics": deltas,
     }
     return delta.to(theirs), comparison
+
+
+def _shift(delay: Artifact) -> str:
+    """Return why the delays' alarm is raised, nothing where it is not, or cannot be."""
+    shift = delay.record["shift"]
+    return str(shift["reason"]) if shift.get("alarm") else ""
 
 
 def _recipe(work: Work, standing: Standing) -> str:

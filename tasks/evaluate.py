@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sameworld.maths.calibration import ece_under_perfect_calibration, reliability_bins
 from sameworld.maths.ope import SlateLog, iips_dr, lift, logged_value, plain_ips, refusal, sn_rips, weight_state
 from sameworld.models.bundle import Bundle, load_bundle
-from sameworld.models.judging import Judged, estimate_record, metric_names, metric_replicates
+from sameworld.models.judging import Judged, estimate_record, lengths_asked, metric_names, metric_replicates
 from sameworld.models.logging_policy import knows_policy
 from sameworld.models.replay import Replay, replay
 from sameworld.models.scored_rows import judged_rows, popularity, user_codes
@@ -75,10 +75,8 @@ def _draw(work: Work) -> dict[str, int]:
     return {"seed": work.spec.evaluate.seed, "replicates": work.spec.evaluate.replicates}
 
 
-def asked_at(work: Work) -> list[int]:
-    """Return the list lengths to measure at: those of the spec, and the one that decides."""
-    family, _, k = work.spec.decide.metric.partition("@")
-    return [*work.spec.evaluate.at, *([int(k)] if family == "ndcg" and k.isdigit() else [])]
+def _lengths(work: Work) -> list[int]:
+    return lengths_asked(work.spec.evaluate.at, work.spec.decide.metric)
 
 
 def _metrics(work: Work, table: pl.DataFrame, judged: Judged, model: Bundle) -> dict[str, Any]:
@@ -88,7 +86,7 @@ def _metrics(work: Work, table: pl.DataFrame, judged: Judged, model: Bundle) -> 
         "logged": judged.with_scores(-table["position"].to_numpy().astype(np.float64)),
     }
     found: dict[str, Any] = {}
-    for name in metric_names(asked_at(work)):
+    for name in metric_names(_lengths(work)):
         records = {who: estimate_record(metric_replicates(name, one, **_draw(work))) for who, one in models.items()}
         found[name] = {**records.pop(""), **records, "rows": len(table)}
     if "value" in found["ece"] and judged.probability is not None:
@@ -114,7 +112,7 @@ def _slices(work: Work, table: pl.DataFrame, judged: Judged, kinds: dict[str, st
 
 
 def _few(work: Work, judged: Judged) -> dict[str, Any]:
-    names = [name for name in metric_names(asked_at(work)[-1:]) if name.partition("@")[0] in SLICED]
+    names = [name for name in metric_names(_lengths(work)[-1:]) if name.partition("@")[0] in SLICED]
     return {name: estimate_record(metric_replicates(name, judged, **_draw(work))) for name in names}
 
 

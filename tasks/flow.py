@@ -73,7 +73,9 @@ def retrain(step: Caller, cutoff: Any) -> None:
     step("watch_loop", log=now["log"], labels=now["labels"], cutoff=cutoff)
     step("watch_loop.budget", log=now["log"], bundle=earlier["bundle"], evaluation=evaluation)
     step("read_early", examples=now["examples"], delay=now["delay"], bundle=earlier["bundle"], look_back=look_back)
-    decision = step("decide", evaluation=evaluation, bundle=now["bundle"], look_back=look_back, cutoff=cutoff)
+    decision = step(
+        "decide", evaluation=evaluation, bundle=now["bundle"], look_back=look_back, delay=now["delay"], cutoff=cutoff
+    )
     step("promote", log=now["log"], decision=decision, bundle=now["bundle"], evaluation=evaluation)
 
 

@@ -18,9 +18,9 @@ from sameworld.sources.view_reads import KNOWN, ViewReads, as_of_today, let_in
 from sameworld.store.artifacts import Artifact
 from sameworld.store.log import VIEW_PREFIX, Log
 from sameworld.store.outcomes import outcomes_in_window
-from sameworld.store.parts import examples_of, parts_of
+from sameworld.store.parts import example_parts
 from sameworld.store.step import Work, step
-from sameworld.store.times import day_end, day_start, parse_day, parse_time, time_text
+from sameworld.store.times import day_start, parse_day, parse_time, time_text
 
 KEY = ["request_id", "item_id"]
 METRIC, ALSO = "normalised_entropy", ("calibration_ratio", "auc")
@@ -73,12 +73,8 @@ def _rows_by_day(
     landed = log.table("impressions", arrival_days=(since.date(), work.now.date())).filter(shown)
     late = landed.filter(pl.col("arrived_at") >= until).select(KEY).collect(engine="streaming").lazy()
     arrival = landed.select(*KEY, "arrival_day").collect(engine="streaming").lazy() if reads.by_arrival_day else None
-    for part in parts_of(examples, work.store):
-        begin, end = day_start(part.day), day_end(part.day)
-        if end <= since or begin >= until:
-            continue
-        rows = examples_of(examples, work.store, since=begin, before=end).filter(shown)
-        rows = rows.drop("completeness", *sorted(reads.never_served), strict=False)
+    for part in example_parts(examples, work.store, since=since, before=until):
+        rows = part.filter(shown).drop("completeness", *sorted(reads.never_served), strict=False)
         rows = rows.join(late, on=KEY, how="anti", maintain_order="left")
         rows = rows if arrival is None else rows.join(arrival, on=KEY, how="left", maintain_order="left")
         table = rows.collect(engine="streaming")

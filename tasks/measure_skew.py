@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -77,13 +77,16 @@ def run(work: Work, *, log: Artifact, delay: Artifact) -> None:
 def _parts(work: Work, view: Log, every: Mapping[str, Sequence[str]], *, lag_hours: float) -> list[Artifact]:
     """Make (or reuse) the part of every day on which something was shown, oldest first."""
     matures_after = timedelta(days=work.spec.label.window_days, hours=lag_hours)
-    parts = []
-    for day in shown_days(view, since=work.now - timedelta(days=work.spec.train.days), cutoff=work.now):
+
+    def made(day: date) -> Artifact | None:
         rows = DayRows.of(view, day, matures_after=matures_after, cutoff=work.now)
-        if rows.log.has(IMPRESSIONS):  # there is none where the log has a gap as long as a window
-            read = ViewRows.of(view, every, rows.until)
-            parts.append(work.part(measure_skew_day, rows=rows, views=read, cutoff=time_text(rows.until)))
-    return [part for part in parts if part.record["rows"]]
+        if not rows.log.has(IMPRESSIONS):  # the log has a gap as long as a window
+            return None
+        read = ViewRows.of(view, every, rows.until)
+        return work.part(measure_skew_day, rows=rows, views=read, cutoff=time_text(rows.until))
+
+    days = shown_days(view, since=work.now - timedelta(days=work.spec.train.days), cutoff=work.now)
+    return [part for part in work.each(made, days) if part is not None and part.record["rows"]]
 
 
 def _entry(feature: str, view: str, found: Skew | Cannot) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from sameworld.maths.delay import DelayCurve
 from sameworld.models.bundle import load_bundle
 from sameworld.models.early import calibration, ranking
+from sameworld.models.judging import lengths_asked
 from sameworld.models.scored_rows import judged_rows
 from sameworld.records import Cannot
 from sameworld.store.artifacts import Artifact
-from sameworld.store.parts import ALL, examples_of, usable_curves
+from sameworld.store.parts import ALL, completeness, examples_of, usable_curves
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_day, parse_time, time_text
 
@@ -73,15 +73,12 @@ def _completeness(delay: Artifact, kinds: list[str], table: pl.DataFrame) -> dic
 
     A segment without a curve takes that of all; a kind without any, of which nothing ever arrived, is left out.
     """
-    age, segment = table["age_hours"].to_numpy(), table["segment"]
     found = {}
     for kind in kinds:
         curves = usable_curves(delay.record["curves"][kind])
         if ALL in curves:
-            found[kind] = np.zeros(len(table))
-            for name in segment.unique().sort():
-                chosen = (segment == name).to_numpy()
-                found[kind][chosen] = DelayCurve.from_record(dict(curves.get(name, curves[ALL]))).at(age[chosen])
+            read = {name: DelayCurve.from_record(dict(curve)) for name, curve in curves.items()}
+            found[kind] = completeness(table, read)
     return found
 
 
@@ -100,6 +97,4 @@ def _corrected(work: Work, table: pl.DataFrame, by_kind: dict[str, Floats]) -> F
 
 
 def _asked(work: Work) -> list[str]:
-    family, _, k = work.spec.decide.metric.partition("@")
-    at: list[Any] = [*work.spec.evaluate.at, *([int(k)] if family == "ndcg" and k.isdigit() else [])]
-    return [f"ndcg@{one}" for one in sorted(set(at))]
+    return [f"ndcg@{k}" for k in sorted(set(lengths_asked(work.spec.evaluate.at, work.spec.decide.metric)))]

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -96,11 +97,11 @@ def shown_events(day: Path) -> list[dict[str, object]]:
     ]
 
 
-def features_of(row: dict[str, object]) -> dict[str, object]:
+def features_of(row: dict[str, Any]) -> dict[str, object]:
     """Return a row's features, and why those that are null are."""
     features = {name.removeprefix("x_"): value for name, value in row.items() if name.startswith("x_")}
     why = row["null_reason"]
-    return {"features": features, **({"missing": dict(why)} if why else {})}  # type: ignore[call-overload]
+    return {"features": features, **({"missing": dict(why)} if why else {})}
 
 
 def write_actions(day: Path, path: Path) -> None:

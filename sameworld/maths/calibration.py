@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -29,7 +29,7 @@ class _Recorded:
 
     def as_record(self) -> dict[str, Any]:
         """Return the JSON-ready form; floats survive JSON exactly."""
-        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+        return {"kind": self.kind, **vars(self)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:

@@ -27,6 +27,7 @@ class Evidence:
     baselines : name -> delta or why there is none;  guardrails : metric -> its estimate
     champion : delta to the champion, why there is none, or None where nothing was ever promoted
     same_recipe : whether the champion was made by the same spec
+    shift : why outcomes no longer arrive as they did, if the alarm is raised
     """
 
     metric: str
@@ -35,6 +36,7 @@ class Evidence:
     guardrails: Mapping[str, Estimate | Cannot]
     champion: Estimate | Cannot | None
     same_recipe: bool
+    shift: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,15 @@ def decide(evidence: Evidence, *, margin: float, guardrails: Mapping[str, Sequen
     A model must beat every baseline (the paired delta's whole interval on the better side), keep every guardrail (its
     interval must not lie wholly outside the range, nor be wider than it), and against a champion: a refresh of the same
     recipe must not be worse by more than ``margin``, another recipe must be better. What its interval leaves open
-    HOLDs, with about how many more days settle it; what its interval rules out is a REJECT.
+    HOLDs, with about how many more days settle it; what its interval rules out is a REJECT. Where outcomes no longer
+    arrive as they did, labels and completeness are wrong until the curves have caught up: whatever is found, it HOLDs.
     """
     findings = [_baseline(name, delta, evidence) for name, delta in sorted(evidence.baselines.items())]
     findings += [_guardrail(name, evidence.guardrails[name], guardrails[name]) for name in sorted(guardrails)]
     findings.append(_champion(evidence, margin))
+    if evidence.shift:
+        open_questions = tuple(reason for found, reason in findings if found is not Outcome.PROMOTE)
+        return Verdict(Outcome.HOLD, (f"delays have changed: {evidence.shift}", *open_questions))
     for outcome in (Outcome.REJECT, Outcome.HOLD):
         reasons = tuple(reason for found, reason in findings if found is outcome)
         if reasons:

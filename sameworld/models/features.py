@@ -92,7 +92,11 @@ def feature_matrix(frame: pl.DataFrame, features: Sequence[Feature]) -> NDArray[
     if not features:
         raise Refused(what="the model has no features", wanted="at least one x_* column that features.include matches")
     present = set(frame.columns)
-    columns = [_column(frame, feature) if feature.name in present else _missing(feature) for feature in features]
+    schema = frame.schema  # asked once: each time it is made anew, column by column
+    columns = [
+        _column(frame, feature, schema[feature.name]) if feature.name in present else _missing(feature)
+        for feature in features
+    ]
     matrix = frame.select(columns).to_numpy(order="c") if len(frame) else np.empty((0, len(features)), np.float32)
     return np.ascontiguousarray(matrix, dtype=np.float32)
 
@@ -101,8 +105,8 @@ def _missing(feature: Feature) -> pl.Expr:
     return pl.repeat(None, pl.len(), dtype=pl.Float32).alias(feature.name)
 
 
-def _column(frame: pl.DataFrame, feature: Feature) -> pl.Expr:
-    column, dtype = pl.col(feature.name), frame.schema[feature.name]
+def _column(frame: pl.DataFrame, feature: Feature, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(feature.name)
     if frame[feature.name].null_count() == len(frame):  # of whatever type an exporter gave to nothing but nulls
         return _missing(feature)
     readable = dtype.is_numeric() or dtype == pl.Boolean or (feature.kind == "category" and _is_text(dtype))

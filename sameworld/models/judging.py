@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +66,16 @@ def metric_names(at: list[int]) -> list[str]:
     """Return every metric's name, in the order of the report."""
     names = [f"ndcg@{k}" for k in sorted(set(at))]
     return [*names, "mrr", "normalised_entropy", "calibration_ratio", "ece", "auc", "coverage", "exposure_gini"]
+
+
+def lengths_asked(at: Sequence[int], deciding: str) -> list[int]:
+    """Return the list lengths to measure at: those of the spec, and the one of the metric that decides, last.
+
+    >>> lengths_asked([5], "ndcg@10"), lengths_asked([5], "mrr")
+    ([5, 10], [5])
+    """
+    family, _, k = deciding.partition("@")
+    return [*at, *([int(k)] if family == "ndcg" and k.isdigit() else [])]
 
 
 def metric_replicates(name: str, judged: Judged, *, seed: int, replicates: int) -> Replicates | Cannot:

@@ -28,6 +28,7 @@ SERIES = ("#0a0b11", "#0a0b12", "#0a0b13", "#0a0b14", "#0a0b15", "#0a0b16")
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SOFT: "soft"} | {
     stand_in: f"series-{place}" for place, stand_in in enumerate(SERIES, start=1)
 }
+MOST_FEATURES = 60  # of a heat map that can still be read
 _DASHES = ("-", (0, (5, 1.6)), (0, (2, 1.4)), (0, (6, 1.6, 1.5, 1.6)), (0, (8, 2)), (0, (1, 1.2)))
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -161,12 +162,18 @@ def labels_by_day(days: Sequence[Mapping[str, Any]]) -> str:
 def null_rates(table: Mapping[str, Any]) -> str:
     """Draw the share of nulls by feature and day as a heat map: the fuller the colour, the more is missing.
 
-    table : features, days, and rates[feature][day]; a rate of None leaves its cell empty.
+    table : features, days, and rates[feature][day]; a rate of None leaves its cell empty. Of very many features those
+        that were missing most are drawn.
     """
     features, days, rates = (list(table.get(part, ())) for part in ("features", "days", "rates"))
     if not features or not days:
         return ""
     label = f"Null rates of {len(features)} features on {len(days)} days"
+    worst = sorted(range(len(features)), key=lambda row: -max((rate or 0.0 for rate in rates[row]), default=0.0))
+    drawn = sorted(worst[:MOST_FEATURES])
+    if len(drawn) < len(features):
+        label = f"Null rates of the {len(drawn)} of {len(features)} features missing most, on {len(days)} days"
+    features, rates = [features[row] for row in drawn], [rates[row] for row in drawn]
     with _figure("null rates", label, width=760, height=64 + 20 * len(features)) as (axes, out):
         for row, by_day in enumerate(rates):
             for column, rate in enumerate(by_day):

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 MINUS = "\u2212"
 _MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d")
@@ -37,7 +37,7 @@ def cannot(value: object) -> str | None:
     return str(value["cannot"]) if isinstance(value, Mapping) and "cannot" in value else None
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Tell whether a value is a finite number (a bool is none)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -88,7 +88,7 @@ def share(value: object) -> str:
     >>> share(0.91244), share(1), share(0.0)
     ('91.24 %', '100 %', '0 %')
     """
-    return f"{number(float(value) * 100)} %" if is_number(value) else str(value)  # type: ignore[arg-type]
+    return f"{number(float(value) * 100)} %" if is_number(value) else str(value)
 
 
 def hours(value: object) -> str:
@@ -99,7 +99,7 @@ def hours(value: object) -> str:
     """
     if not is_number(value):
         return str(value)
-    size = float(value)  # type: ignore[arg-type]
+    size = float(value)
     amount, unit = (size / 24, "day") if abs(size) > 48 else (size, "hour") if abs(size) >= 1 else (size * 60, "minute")
     return f"{number(round(amount, 2))} {unit}{'' if amount == 1 else 's'}"
 
@@ -112,7 +112,7 @@ def seconds(value: object) -> str:
     """
     if not is_number(value):
         return str(value)
-    size = float(value)  # type: ignore[arg-type]
+    size = float(value)
     return f"{number(round(size / 60, 1))} min" if size > 120 else f"{number(round(size, 1))} s"
 
 

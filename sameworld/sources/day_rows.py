@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sameworld.sources.log_table import impressions_gone
 from sameworld.sources.standing import DUPLICATE, SAME_ARRIVAL
 from sameworld.store.artifacts import fingerprint_of
-from sameworld.store.log import ROW, VIEW_PREFIX, Log
+from sameworld.store.log import DAY_SHIFT, ROW, VIEW_PREFIX, Log
 from sameworld.store.times import day_end, day_start, parse_day, time_text
 
 # A request whose impressions straddle midnight belongs to the day on which it began; one that goes on longer is two.
@@ -29,7 +29,7 @@ KNOWN_AT_ONCE = (DUPLICATE, SAME_ARRIVAL)
 PLACE = "sameworld: place"
 INSTANT = pl.Datetime("us", "UTC")
 _CHOSEN = "sameworld: chosen"
-_DAY_SHIFT, _EPOCH = 2**32, date(1970, 1, 1)
+_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,14 @@ class DayRows:
         """
         begin, end = day_start(self.day), day_end(self.day)
         if not self.log.has("impressions"):
-            return pl.DataFrame(schema={"request_id": pl.String, "shown_at": INSTANT, PLACE: pl.Int64})
+            return pl.DataFrame(
+                schema={"request_id": pl.String, "item_id": pl.String, "shown_at": INSTANT, PLACE: pl.Int64}
+            )
         near = pl.col("shown_at").is_between(begin - LONGEST_REQUEST, end + LONGEST_REQUEST, closed="left")
         seen = self.log.table("impressions", placed=True).filter(near)
         names = seen.collect_schema().names()
         wanted = dict.fromkeys(["request_id", "shown_at", *(name for name in columns if name in names)])
-        place = pl.col("arrival_day").to_physical().cast(pl.Int64) * _DAY_SHIFT + pl.col(ROW).cast(pl.Int64)
+        place = pl.col("arrival_day").to_physical().cast(pl.Int64) * DAY_SHIFT + pl.col(ROW).cast(pl.Int64)
         rows = seen.select(*wanted, place.alias(PLACE)).collect(engine="streaming")
         return began_between(rows, begin, end)
 
@@ -121,8 +123,8 @@ class DayRows:
         found = []
         for day in self.log.days:
             arrived = parse_day(day.record["day"])
-            number = (arrived - _EPOCH).days * _DAY_SHIFT
-            first, last = np.searchsorted(places, (number, number + _DAY_SHIFT))
+            number = (arrived - _EPOCH).days * DAY_SHIFT
+            first, last = np.searchsorted(places, (number, number + DAY_SHIFT))
             if last > first:
                 frame = day.scan("impressions").with_columns(arrival_day=pl.lit(arrived))
                 names = frame.collect_schema().names()

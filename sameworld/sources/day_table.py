@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from sameworld.records import Blocked
-from sameworld.sources.contract import Layout
-from sameworld.sources.row_checks import REASONS, first_reason
+from sameworld.sources.contract import Kind, Layout
+from sameworld.sources.row_checks import MAX_TEXT_BYTES, REASONS, first_reason
 from sameworld.sources.standing import (
     ARRIVED,
     CONFLICT,
@@ -28,6 +28,7 @@ from sameworld.sources.tables import Table
 from sameworld.store.times import day_start
 
 QUARANTINE = {"table": pl.String, "file": pl.String, "row": pl.Int64, "reason": pl.String, "content": pl.String}
+MAX_SHOWN = 1024  # characters of a text, entries of a list, that quarantine keeps of a row
 # A later day can change these, so such rows stay in the day's file; ``resolve`` has the last word.
 OPEN_FATES = (CONFLICT, SAME_ARRIVAL, TAKEN)
 _FATES = (*REASONS, DUPLICATE, *OPEN_FATES)
@@ -118,11 +119,19 @@ def arrival(layout: Layout, day: date) -> pl.Expr:
 
 
 def _marks(table: Table, day: date, max_skew: timedelta) -> pl.DataFrame:
-    wanted = {"key": key_hash(table.layout.key), "why": first_reason(table, day, max_skew)}
+    wanted = {"key": _key(table.layout, table.layout.key), "why": first_reason(table, day, max_skew)}
     if table.layout.has("position"):
-        wanted["spot"] = key_hash(("request_id", "position"))
+        wanted["spot"] = _key(table.layout, ("request_id", "position"))
     marks = table.frame.select(**wanted).collect(engine="streaming")
     return marks.with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.UInt64))
+
+
+def _key(layout: Layout, columns: Sequence[str]) -> pl.Expr:
+    """Hash a key without its long texts: their rows are quarantined, and hashing gigabytes of them takes minutes."""
+    parts = (pl.col(name) for name in columns)
+    fit = (pl.when(one.str.len_bytes() <= MAX_TEXT_BYTES).then(one) if name in layout.ids else one
+           for name, one in zip(columns, parts, strict=True))  # fmt: skip
+    return key_hash(tuple(fit))
 
 
 def _legible(table: Table) -> list[pl.Expr]:
@@ -135,7 +144,21 @@ def _legible(table: Table) -> list[pl.Expr]:
         .alias(name)
         for name in times
     ]
-    return [*shown, *(pl.col(name) for name in table.columns if name not in times)]
+    texts = [column.name for column in table.layout.columns if column.kind == "text"]
+    texts += [name for name, kind in table.features.items() if kind == "string"]
+    shown += [pl.col(name).str.head(MAX_SHOWN) for name in texts]
+    lists = [column for column in table.layout.columns if column.kind in ("reasons", "candidates")]
+    shown += [_shortened(column.name, column.kind) for column in lists]
+    named = {*times, *texts, *(column.name for column in lists)}
+    return [*shown, *(pl.col(name) for name in table.columns if name not in named)]
+
+
+def _shortened(name: str, kind: Kind) -> pl.Expr:
+    """Return a list column with the first of its entries, and of their texts what can be read."""
+    texts, others = (("key", "value"), ()) if kind == "reasons" else (("item_id",), ("score",))
+    entry = pl.element().struct
+    fields = [*(entry.field(one).str.head(MAX_SHOWN) for one in texts), *(entry.field(one) for one in others)]
+    return pl.col(name).list.head(MAX_SHOWN).list.eval(pl.struct(*fields))
 
 
 def _places(fates: Sequence[str]) -> list[int]:

@@ -26,12 +26,11 @@ from sameworld.sources.day_marks import GROUPS, Unmarked
 from sameworld.sources.day_table import arrival
 from sameworld.sources.standing import ORPHAN, PLACE, losers, taken
 from sameworld.store.artifacts import Artifact, fingerprint_of
+from sameworld.store.log import DAY_SHIFT, ROW
 from sameworld.store.times import parse_day
 
 LAG_QUANTILE = 0.99
 GONE = {"day": pl.Date, "table": pl.String, "row": pl.UInt32, "reason": pl.String}
-_DAY_SHIFT = 2**32  # a row's place in the log: its day's number, then its row in that day's file
-_ROW = "sameworld: row"
 Hashes = NDArray[np.uint64]
 Marks = Mapping[str, pl.LazyFrame]
 
@@ -55,8 +54,8 @@ class DayPlaces:
 
     def read(self) -> pl.LazyFrame:
         """Return the rows, in the file's order, with the column ROW."""
-        chosen = self.day.scan(self.table, row_index=_ROW).filter(pl.col(_ROW).is_in(self.rows.implode()))
-        return chosen.select(_ROW, *self.columns)
+        chosen = self.day.scan(self.table, row_index=ROW).filter(pl.col(ROW).is_in(self.rows.implode()))
+        return chosen.select(ROW, *self.columns)
 
 
 def _read_each(wanted: Sequence[DayPlaces]) -> list[pl.LazyFrame]:
@@ -133,12 +132,12 @@ class LogTable:
 
     def fetch(self, places: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows at these places, with when they arrived and the named columns (all, if none are)."""
-        numbers = places // _DAY_SHIFT
+        numbers = places // DAY_SHIFT
         found = list(numbers.unique().sort())
         read = self._log.read([self._wanted(n, places.filter(numbers == n), columns) for n in found])
         parts = [
             rows.select(
-                (pl.col(_ROW).cast(pl.UInt64) + number * _DAY_SHIFT).alias(PLACE),
+                (pl.col(ROW).cast(pl.UInt64) + number * DAY_SHIFT).alias(PLACE),
                 arrival(self.layout, parse_day(self._log.days[number].record["day"])),
                 *(columns or self._file(number)["schema"]),
             )
@@ -147,7 +146,7 @@ class LogTable:
         return pl.concat(parts, how="diagonal_relaxed").collect(engine="streaming")
 
     def _wanted(self, number: int, places: pl.Series, columns: Sequence[str] | None) -> DayPlaces:
-        rows = (places % _DAY_SHIFT).cast(pl.UInt32).sort()
+        rows = (places % DAY_SHIFT).cast(pl.UInt32).sort()
         times = [] if self.layout.arrival is None else [self.layout.arrival]
         names = tuple(dict.fromkeys([*(columns or self._file(number)["schema"]), *times]))
         return DayPlaces(self._log.days[number], self.name, rows, names)
@@ -162,7 +161,7 @@ class LogTable:
     def _placed_marks(self) -> pl.LazyFrame:
         place = pl.col(PLACE).cast(pl.UInt64)
         marks = ((number, self._log.marks[number][f"rows.{self.name}"]) for number in self._numbers)
-        return pl.concat([one.with_row_index(PLACE).with_columns(place + n * _DAY_SHIFT) for n, one in marks])
+        return pl.concat([one.with_row_index(PLACE).with_columns(place + n * DAY_SHIFT) for n, one in marks])
 
 
 @dataclass
@@ -242,9 +241,9 @@ def gone_of(tables: Mapping[str, Resolved], days: Sequence[Artifact]) -> pl.Data
     dates = pl.Series([parse_day(day.record["day"]) for day in days], dtype=pl.Date)
     parts = [
         found.gone.select(
-            day=pl.lit(dates).gather(pl.col(PLACE) // _DAY_SHIFT),
+            day=pl.lit(dates).gather(pl.col(PLACE) // DAY_SHIFT),
             table=pl.lit(name),
-            row=(pl.col(PLACE) % _DAY_SHIFT).cast(pl.UInt32),
+            row=(pl.col(PLACE) % DAY_SHIFT).cast(pl.UInt32),
             reason="reason",
         )
         for name, found in tables.items()

@@ -23,7 +23,7 @@ REASONS = (
     "bad_text",
     "out_of_range_time",
 )
-MAX_ID_BYTES = 1024
+MAX_TEXT_BYTES = 1024  # of an id or a category; one long text in a dictionary can stand in billions of rows
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -74,8 +74,16 @@ def _content_checks(table: Table) -> dict[str, pl.Expr]:
 
 
 def _bad_text(table: Table) -> Iterator[pl.Expr]:
-    for name in table.layout.ids:
-        yield pl.col(name).str.contains("\0", literal=True) | (pl.col(name).str.len_bytes() > MAX_ID_BYTES)
+    layout, nested = table.layout, {"reasons": ("key", "value"), "candidates": ("item_id",)}
+    for name in layout.ids:
+        yield pl.col(name).str.contains("\0", literal=True)
+    texts = [column.name for column in layout.columns if column.kind == "text"]
+    for name in [*texts, *(name for name, kind in table.features.items() if kind == "string")]:
+        yield pl.col(name).str.len_bytes() > MAX_TEXT_BYTES
+    for column in layout.columns:
+        for field in nested.get(column.kind, ()):
+            long = pl.element().struct.field(field).str.len_bytes() > MAX_TEXT_BYTES
+            yield pl.col(column.name).list.eval(long).list.any()
     if BAD_TEXT in table.frame.collect_schema():
         yield pl.col(BAD_TEXT)
 

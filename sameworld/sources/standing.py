@@ -37,7 +37,7 @@ def contested(hashes: pl.Series) -> pl.Series:
     return counts.filter(pl.col("n") > 1).select("hash").sort("hash").collect(engine="streaming")["hash"]
 
 
-def key_hash(columns: tuple[str, ...]) -> pl.Expr:
+def key_hash(columns: tuple[str | pl.Expr, ...]) -> pl.Expr:
     """Return a 64-bit hash of columns; equal keys have equal hashes, so what occurs once needs no second look."""
     return pl.struct(columns).hash(seed=1)
 

@@ -23,6 +23,7 @@ from sameworld.records import Blocked, Refused
 from sameworld.sources.contract import DTYPES, WANTED, Column, FeatureKind, Layout, feature_kind, fits, layout_of
 from sameworld.sources.drop import DropFile
 from sameworld.sources.page_checks import verify_pages
+from sameworld.sources.size_checks import block_bomb
 
 # Set, by whoever repaired a file's text, on the rows whose text was no UTF-8.
 BAD_TEXT = "sameworld: bad text"
@@ -90,6 +91,7 @@ def _open(file: DropFile, path: Path) -> Opened:
     try:
         footer = pq.ParquetFile(path)
         _refuse_zones(file.name, footer.schema_arrow)
+        block_bomb(file.name, path, footer)
         verify_pages(path)
         schema = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
     except (*READ_ERRORS, pa.ArrowException, ValueError) as error:

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from sameworld.records import Refused
 from sameworld.store.artifacts import Artifact, Store
-from sameworld.store.log import ROW, Log
+from sameworld.store.log import DAY_SHIFT, ROW, Log
 from sameworld.store.outcomes import with_segments
 from sameworld.store.times import parse_day
 
 Ints = NDArray[np.int64]
 CODE, PLACE, _DAY = "sameworld: segment", "sameworld: place", "sameworld: day"
-_DAY_SHIFT = 2**32  # a row's place: its day's number in the log, then its row in that day's file
 _US = timedelta(microseconds=1)
 _NOT_ASKED = -1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,7 +121,7 @@ def gone_places(log: Log, table: str) -> pl.Series:
         gone = gone.filter(pl.col("reason") != "conflict")
     numbers = pl.DataFrame({"day": [parse_day(day.record["day"]) for day in log.days]}).with_row_index(_DAY)
     placed = gone.join(numbers, on="day", how="inner", maintain_order="left")
-    return placed.select(pl.col(_DAY).cast(pl.Int64) * _DAY_SHIFT + pl.col("row").cast(pl.Int64)).to_series()
+    return placed.select(pl.col(_DAY).cast(pl.Int64) * DAY_SHIFT + pl.col("row").cast(pl.Int64)).to_series()
 
 
 def _standing_events(log: Log, store: Store, kinds: Sequence[str]) -> pl.DataFrame:
@@ -177,7 +176,7 @@ def _arrived(log: Log, number: int, since: datetime) -> bool:
 
 
 def _placed(rows: pl.LazyFrame, number: int) -> pl.LazyFrame:
-    return rows.with_columns((number * _DAY_SHIFT + pl.col(ROW).cast(pl.Int64)).alias(PLACE)).drop(ROW)
+    return rows.with_columns((number * DAY_SHIFT + pl.col(ROW).cast(pl.Int64)).alias(PLACE)).drop(ROW)
 
 
 def _ints(column: pl.Series) -> Ints:

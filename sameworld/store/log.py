@@ -20,6 +20,7 @@ from sameworld.store.times import parse_day, parse_time, time_text
 TABLES = ("requests", "impressions", "outcomes", "candidates")
 VIEW_PREFIX = "features."
 ROW = "sameworld: row"  # a row's number in its day's file
+DAY_SHIFT = 2**32  # a row's place in a log: its day's number times this, and ROW
 
 
 @dataclass(frozen=True)

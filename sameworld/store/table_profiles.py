@@ -14,6 +14,7 @@ KEYS = ("request_id", "item_id")
 SHOWN_AT, CLOSED, TARGET, GAIN = "shown_at", "closed", "target", "gain"
 COMPLETENESS, AGE, SEGMENT, SERVED = "completeness", "age_hours", "segment", "x_"
 CHANCE = 0.01
+WAS_SERVED = "sameworld: was served"
 Row = dict[str, Any]
 
 
@@ -51,7 +52,9 @@ def labels_profile(labels: pl.LazyFrame, *, horizon_hours: float, target: str, e
 def training_profile(examples: pl.LazyFrame, *, features: Sequence[str], cutoff: datetime) -> pl.DataFrame:
     """Return the training set's profile: whole, then one row a feature."""
     schema = examples.collect_schema()
-    served = pl.any_horizontal(pl.col(name).is_not_null() for name in schema if name.startswith(SERVED))
+    was_served = pl.any_horizontal(pl.col(name).is_not_null() for name in schema if name.startswith(SERVED))
+    # A column: written into each feature's expressions it would make them as many as features times features.
+    examples, served = examples.with_columns(was_served.alias(WAS_SERVED)), pl.col(WAS_SERVED)
     shares = [part for name in features for part in _of_feature(name, schema[name], served).items()]
     exact = {
         "rows": pl.len(),

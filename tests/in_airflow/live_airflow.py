@@ -7,11 +7,12 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class Airflow:
 
     home: Path
     address: str
+    env: dict[str, str]
     services: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     token: str = ""
 
@@ -97,6 +99,39 @@ class Airflow:
         for service in self.services.values():
             service.wait(timeout=15)
         psutil.wait_procs(self.processes(), timeout=15)
+
+    @contextmanager
+    def held_still(self) -> Iterator[None]:
+        """Stop all services for a while, at a moment when none of them writes.
+
+        SQLite refuses, at once, a writer that had read before another wrote. PostgreSQL lets it wait.
+        """
+        self.until(self._stopped_unlocked, 60)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _stopped_unlocked(self) -> bool:
+        self._signal(signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(self.home / "airflow.db", timeout=0)) as database:
+                database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            self._signal(signal.SIGCONT)
+            return False
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        for service in self.services.values():
+            os.killpg(service.pid, number)
+
+    def command(self, *arguments: str) -> str:
+        """Run ``airflow …`` as a person would, and return what it printed; a failure fails with its words."""
+        done = subprocess.run([sys.executable, "-m", "airflow", *arguments], env=self.env, cwd=self.home, text=True,
+                              capture_output=True, timeout=180, check=False)  # fmt: skip
+        assert done.returncode == 0, f"airflow {' '.join(arguments)}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
 
     def ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Ask the REST API; an answer that is no success fails with its words."""
@@ -145,10 +180,11 @@ class Airflow:
         ]
         return found
 
-    def runs(self, dag: str, run_type: str) -> list[str]:
-        """Return the ids of a DAG's runs of one type, oldest first."""
-        found = self.ask("GET", f"/api/v2/dags/{dag}/dagRuns?run_type={run_type}&order_by=run_after")["dag_runs"]
-        return [one["dag_run_id"] for one in found]
+    def runs(self, dag: str, run_type: str) -> list[dict[str, Any]]:
+        """Return a DAG's runs of one type, oldest first."""
+        path = f"/api/v2/dags/{dag}/dagRuns?run_type={run_type}&order_by=run_after&limit=100"
+        found: list[dict[str, Any]] = self.ask("GET", path)["dag_runs"]
+        return found
 
     def task_states(self, dag: str, run: str) -> dict[str, str]:
         return {one["task_id"]: one["state"] for one in self.tasks(dag, run)}
@@ -178,7 +214,8 @@ class Airflow:
 def live_airflow(home: Path) -> Iterator[Airflow]:
     """Start an Airflow in a folder, its working directory too, and end all of it afterwards."""
     port = free_port()
-    env, airflow = environment(home, port), Airflow(home, f"http://127.0.0.1:{port}")
+    env = environment(home, port)
+    airflow = Airflow(home, f"http://127.0.0.1:{port}", env)
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, cwd=home, check=True,
                    capture_output=True, timeout=180)  # fmt: skip
     try:

@@ -46,7 +46,7 @@ def test_without_a_day_the_data_interval_says_which():
     assert cutoff_of({"day": None}, a_run("backfill"), NOON) == "2026-03-02T00:00:00Z"
 
 
-def test_a_run_that_names_no_day_is_refused_with_what_to_write():
+def test_fault_44_a_run_without_a_day_or_an_interval_is_refused_with_what_to_write():
     with pytest.raises(Refused, match=re.escape('trigger it with {"day": "2026-03-01"}')):
         cutoff_of({"day": None}, a_run(), None)
 

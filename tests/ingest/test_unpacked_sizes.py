@@ -16,8 +16,6 @@ import pytest
 from core.core_builders import TESTS
 from ingest.tiny_drops import CANDIDATES, impression, request, table_of, write_day
 
-pytest.importorskip("sameworld.sources.size_checks", reason="nothing bounds yet what a file may unpack to")
-
 MIB = 2**20
 MOST_MB = 1500.0
 TAKE_IN = """

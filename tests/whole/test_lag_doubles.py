@@ -95,7 +95,6 @@ def test_fault_21_no_label_closes_before_its_outcomes_have_landed(number: int) -
     assert len(closed) > 100 * (number == AFTER)
 
 
-@pytest.mark.xfail(strict=True, reason="the decision does not read the delays' alarm yet")
 def test_fault_21_the_decision_holds_and_says_that_delays_have_changed() -> None:
     decision = run(root(), tree(), day(AFTER)).report["decision"]
     assert decision["outcome"] == "HOLD"

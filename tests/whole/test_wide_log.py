@@ -8,14 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
 from core.core_builders import TESTS
 
-from sameworld.store import table_profiles
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(table_profiles, "WAS_SERVED"), reason="the training set's profile grows with the square of the features"
-)
 RUN_A_DAY = """
 import json, sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
