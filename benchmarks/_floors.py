@@ -140,11 +140,13 @@ def measure_delay(place: Place) -> Piece:
 def label(place: Place) -> Piece:
     """Read what labels are made of, and write tables of their shape, one a day, in which nothing ever happened."""
     columns = [pl.col("x_surface").alias("segment") if name == "x_surface" else name for name in LABEL_COLUMNS]
-    nothing = {f"is_{kind}": pl.lit(value=False) for kind in KINDS}
+    never = pl.lit(None, dtype=pl.Datetime("us", "UTC"))
+    nothing = {f"is_{kind}": pl.lit(value=False) for kind in KINDS} | {f"known_{kind}": never for kind in KINDS}
     tables = [
         pl.scan_parquet(file).select(
             *columns,
             closes_at=pl.col("shown_at") + (WINDOW + LAG),
+            request=pl.int_range(pl.len(), dtype=pl.UInt32),
             gain=pl.lit(0.0),
             target=pl.lit(0, dtype=pl.Int8),
             **nothing,
@@ -161,11 +163,13 @@ def label(place: Place) -> Piece:
 
 
 def assemble(place: Place) -> Piece:
-    """Read the labels' keys, and read the features and write them, a table a day, unsorted."""
-    tables = [pl.scan_parquet(file).select(pl.col("^x_.*$")) for file in place.table("impressions")]
+    """Read the labels' keys and the view, and read the features and write them with one more, a table a day."""
+    joined = pl.col("x_float_00").cast(pl.Float64).alias("x_joined")
+    tables = [pl.scan_parquet(file).select(pl.col("^x_.*$"), joined) for file in place.table("impressions")]
 
     def work() -> None:
         _read(place.label_parts(), [*KEYS, "shown_at"])
+        _read(place.table(f"features.{VIEW}"), ["item_id", "available_at", VIEW_COLUMN])
         for table in tables:
             _write(table, place.out)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sameworld.mapped_table import MappedTables, keys_beside, with_sql_texts
 from sameworld.records import Refused
@@ -67,6 +67,14 @@ class LabelSpec(Section):
         return self
 
 
+class RepeatsSpec(Section):
+    """What becomes of requests that repeat each other, and of users that ask like no person."""
+
+    rule: Literal["weigh", "leave_out", "keep"] = "weigh"
+    minutes: Positive = 10.0
+    user_requests_a_day: Annotated[int, Field(ge=1)] = 50
+
+
 class FeaturesSpec(Section):
     """Which columns the models may read."""
 
@@ -109,6 +117,13 @@ class TrainSpec(Section):
     holdout_days: Positive = 2.0
     seed: int = 1
 
+    @field_validator("order", mode="before")
+    @classmethod
+    def _order_heeds_positions(cls, order: Any) -> Any:
+        if order == "rank_xendcg":
+            raise ValueError("'gain' or 'lambdarank': LightGBM's rank_xendcg leaves positions out without a word")
+        return order
+
 
 class BacktestSpec(Section):
     """How a recipe is judged."""
@@ -140,6 +155,7 @@ class DecideSpec(Section):
     metric: str = "ndcg@10"
     margin: Annotated[float, Field(ge=0.0)] = 0.002
     guardrails: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {"calibration_ratio": [0.9, 1.1]}
+    drill_calibration: Annotated[list[Gain], Field(min_length=2, max_length=2)] = [0.8, 1.25]
     stage: Literal["champion", "challenger"] = "champion"
 
     @model_validator(mode="after")
@@ -147,6 +163,8 @@ class DecideSpec(Section):
         for name, known in [(self.metric, DECIDING), *((name, GUARDED) for name in self.guardrails)]:
             if name not in known and not re.fullmatch(r"ndcg@[1-9]\d*", name):
                 raise ValueError(f"{name!r} is no metric to decide by; wanted ndcg@K or one of: {', '.join(known)}")
+        if self.drill_calibration[0] > self.drill_calibration[1]:
+            raise ValueError(f"drill_calibration is a range; wanted the lower end first, got {self.drill_calibration}")
         return self
 
 
@@ -164,6 +182,7 @@ class Spec(Section):
 
     source: SourceSpec = SourceSpec()
     label: LabelSpec
+    repeats: RepeatsSpec = RepeatsSpec()
     features: FeaturesSpec = FeaturesSpec()
     checks: ValidateSpec = Field(default=ValidateSpec(), alias="validate")
     train: TrainSpec = TrainSpec()
@@ -275,4 +294,6 @@ def _refusal(error: ValidationError) -> Refused:
             remedy="every key is described in experiments/baseline.toml",
         )
     got = "nothing" if fault["type"] == "missing" else shorten(repr(fault["input"]), 300)
-    return Refused(what=f"spec key {key or 'spec'!r} cannot be used", got=got, wanted=fault["msg"])
+    return Refused(
+        what=f"spec key {key or 'spec'!r} cannot be used", got=got, wanted=fault["msg"].removeprefix("Value error, ")
+    )

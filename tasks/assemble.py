@@ -11,10 +11,10 @@ import polars as pl
 
 from sameworld.models.features import Kind, chosen, kind_of
 from sameworld.records import Blocked, Cannot
-from sameworld.sources.day_rows import DayRows, ViewRows
+from sameworld.sources.day_rows import DayRows, ViewRows, places_of
 from sameworld.sources.view_days import with_days_to_join
 from sameworld.store.artifacts import Artifact
-from sameworld.store.feature_rows import feature_columns, with_features
+from sameworld.store.feature_rows import SERVED, days_that_serve, feature_columns, with_features
 from sameworld.store.log import Log
 from sameworld.store.parquet_facts import null_counts
 from sameworld.store.parts import Part, parts_of
@@ -28,12 +28,14 @@ def assemble_day(work: Work, *, rows: DayRows, views: ViewRows, labels: Artifact
     """Write the features of one shown day, row by row beside its labels.
 
     Served values always win, served nulls included; a view's value is the newest that could be read when the
-    impression was shown. Columns that the day's files lack are absent from its part.
+    impression was shown. Columns that the day's files lack are absent from its part. SERVED marks the rows that arrived
+    on a day that logged what was served.
     """
-    if labels.record["order"] != rows.order():
+    if labels.manifest["inputs"]["rows"] != rows.fingerprint:
         told = "labels and features are out of step"  # rows would get each other's labels
         raise Blocked(what=told, findings=(f"BLOCK {told}",))
-    impressions = rows.impressions()
+    places = places_of(labels.scan("places").collect())
+    impressions = rows.impressions(places=places)
     names = impressions.collect_schema().names()
     features = work.spec.features
     served = chosen(
@@ -44,11 +46,13 @@ def assemble_day(work: Work, *, rows: DayRows, views: ViewRows, labels: Artifact
     shown = labels.scan("labels").select(keys).collect(engine="streaming") if views.columns else pl.DataFrame()
     known = with_days_to_join(views.log, views.columns, shown)
     featured = with_features(impressions, known, columns, cutoff=rows.until)
-    work.write("features", featured.select(columns.names))
-    work.rows = len(rows.places)
+    logged = days_that_serve(rows.log, "impressions", columns.served)
+    work.write("features", featured.select(*columns.names, pl.col("arrival_day").is_in(list(logged)).alias(SERVED)))
+    work.rows = len(places)
     work.record = {
         **{name: labels.record[name] for name in ("day", "rows", "requests", "longest_list", "first", "last")},
-        **_counts(work.folder / "features.parquet", columns.served),
+        "served_features": list(columns.served),
+        **_counts(work.folder / "features.parquet"),
     }
 
 
@@ -66,7 +70,7 @@ def run(work: Work, *, log: Artifact, labels: Artifact, delay: Artifact) -> None
     def made(part: Part) -> Artifact:
         rows = DayRows.of(view, part.day, matures_after=matures_after, cutoff=work.now)
         read = ViewRows.of(view, views, rows.until)
-        return work.part(assemble_day, rows=rows, views=read, labels=part.artifact.uri, cutoff=time_text(rows.until))
+        return work.part(assemble_day, rows=rows, views=read, labels=part.artifact, cutoff=time_text(rows.until))
 
     parts = work.each(made, parts_of(labels, work.store))
     kinds = _kinds([part.record["kinds"] for part in parts], work.spec.features.categories)
@@ -87,18 +91,14 @@ def run(work: Work, *, log: Artifact, labels: Artifact, delay: Artifact) -> None
     }
 
 
-def _counts(path: Path, served: Sequence[str]) -> dict[str, Any]:
-    """Return what was written: nulls by feature, rows with any served feature, and the kinds of the features."""
+def _counts(path: Path) -> dict[str, Any]:
+    """Return what was written: nulls by feature, rows of days that logged what was served, the features' kinds."""
     table = pl.scan_parquet(path)
-    schema = table.collect_schema()
-    nulls, rows = null_counts(path)
-    if served and any(nulls[name] == 0 for name in served):
-        with_served = rows
-    else:
-        was_served = pl.any_horizontal(pl.col(name).is_not_null() for name in served) if served else pl.lit(value=False)
-        with_served = int(table.select(was_served.sum()).collect(engine="streaming").item()) if rows else 0
-    kinds = {name: kind_of(dtype) for name, dtype in schema.items() if dtype != pl.Null}
-    return {"served": with_served, "nulls": nulls, "kinds": kinds}
+    nulls, _ = null_counts(path)
+    served = int(table.select(pl.col(SERVED).sum()).collect(engine="streaming").item())
+    kinds = {name: kind_of(dtype) for name, dtype in table.collect_schema().items() if dtype != pl.Null}
+    del nulls[SERVED], kinds[SERVED]
+    return {"served": served, "nulls": nulls, "kinds": kinds}
 
 
 def _kinds(records: Sequence[Mapping[str, Kind]], categories: Sequence[str]) -> dict[str, Kind]:
@@ -119,7 +119,7 @@ def _totals(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
         "from": min(one["first"] for one in records),
         "to": time_text(parse_time(max(one["last"] for one in records)) + timedelta(microseconds=1)),
         "served_share": sum(one["served"] for one in records) / rows,
-        "replayed_share": 0.0,
+        "served_features": sorted({name for one in records for name in one["served_features"]}),
         "longest_list": max(one["longest_list"] for one in records),
         "null_share": {name: count / rows for name, count in nulls.items()},
         "null_rates": {

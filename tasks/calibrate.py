@@ -20,7 +20,7 @@ from sameworld.store.step import Work, step
 PRIOR_POSITIVES = 200
 
 
-@step(reads=("label", "features", "train", "evaluate.at", "backtest", "source.kind"))
+@step(reads=("label", "repeats", "features", "train", "evaluate.at", "backtest", "source.kind"))
 def run(work: Work, *, models: Artifact, examples: Artifact, delay: Artifact) -> None:
     """Fit Platt scaling on the hold-out's second half, at full maturity, and write the bundle.
 
@@ -68,11 +68,13 @@ def run(work: Work, *, models: Artifact, examples: Artifact, delay: Artifact) ->
 
 def _calibrator(held_out: pl.DataFrame) -> tuple[PlattCalibrator, dict[str, Any]]:
     """Fit the correction and shrink it towards none: a day of few positives tells of that day, not of the model."""
-    y = held_out["target"].to_numpy().astype(np.float64)
+    y, weight = held_out["target"].to_numpy().astype(np.float64), held_out["weight"].to_numpy()
     counts = {"rows": len(y), "positives": int(y.sum())}
-    trust = counts["positives"] / (counts["positives"] + PRIOR_POSITIVES)
+    positives = float(weight @ y)
+    trust = positives / (positives + PRIOR_POSITIVES)
     try:
-        fitted = fit_platt(held_out["logit"].to_numpy(), y, exposure=held_out["exposure"].to_numpy())
+        exposure = held_out["exposure"].to_numpy()
+        fitted = fit_platt(held_out["logit"].to_numpy(), y, exposure=exposure, weight=weight)
         return PlattCalibrator(1.0 + trust * (fitted.slope - 1.0), trust * fitted.intercept), counts
     except Refused as refusal:
         # Without positives later than training there is nothing to correct by; the model's own logits stand.

@@ -12,7 +12,7 @@ import polars as pl
 from sameworld.maths.bootstrap import Replicates
 from sameworld.models.bundle import STEP as BUNDLE_STEP
 from sameworld.models.bundle import Bundle, load_bundle
-from sameworld.models.decision import Evidence, decide
+from sameworld.models.decision import Drill, Evidence, decide
 from sameworld.models.judging import Judged, metric_replicates
 from sameworld.models.scored_rows import judged_rows, popularity
 from sameworld.records import Cannot, Estimate, Refused
@@ -41,7 +41,9 @@ class Standing:
         return fingerprint_of(found)
 
 
-def run(*, store: Store, spec: Spec, evaluation: str, bundle: str, look_back: str, delay: str, cutoff: str) -> Made:
+def run(
+    *, store: Store, spec: Spec, evaluation: str, drill: str, bundle: str, look_back: str, delay: str, cutoff: str
+) -> Made:
     """Decide on the bundle by the back-test of its recipe; the registry is read here and nowhere before.
 
     A bundle is compared only on requests shown after its own cutoff, so the champion to compare with is the newest
@@ -52,11 +54,14 @@ def run(*, store: Store, spec: Spec, evaluation: str, bundle: str, look_back: st
     events = [one for one in promotions(store) if isinstance(now, datetime) and parse_time(one.cutoff) < now]
     past = [one for one in events if isinstance(earlier, datetime) and parse_time(one.cutoff) <= earlier]
     standing = Standing(in_production(events, stage="champion"), in_production(past, stage="champion"))
-    return verdict.make(store=store, spec=spec, evaluation=evaluation, bundle=bundle, delay=delay, standing=standing)
+    inputs = {"evaluation": evaluation, "drill": drill, "bundle": bundle, "delay": delay}
+    return verdict.make(store=store, spec=spec, **inputs, standing=standing)
 
 
-def _verdict(work: Work, *, evaluation: Artifact, bundle: Artifact, delay: Artifact, standing: Standing) -> None:
-    """Weigh the evaluation against baselines, guardrails and the champion."""
+def _verdict(
+    work: Work, *, evaluation: Artifact, drill: Artifact, bundle: Artifact, delay: Artifact, standing: Standing
+) -> None:
+    """Weigh the evaluation against baselines, guardrails, outages and the champion."""
     about = {"bundle": bundle.content_hash, "version": bundle.record["version"], "metric": work.spec.decide.metric}
     judged, model = _judged(work, evaluation)
     delta = _Deltas(work, judged)
@@ -69,8 +74,12 @@ def _verdict(work: Work, *, evaluation: Artifact, bundle: Artifact, delay: Artif
         champion=found,
         same_recipe=_recipe(work, standing) == bundle.record["recipe"],
         shift=_shift(delay),
+        drills=_drills(drill),
     )
-    decided = decide(evidence, margin=work.spec.decide.margin, guardrails=work.spec.decide.guardrails)
+    rules = work.spec.decide
+    decided = decide(
+        evidence, margin=rules.margin, guardrails=rules.guardrails, drill_calibration=rules.drill_calibration
+    )
     work.rows = len(judged.request)
     work.record = {
         **about,
@@ -161,6 +170,26 @@ def _against_champion(
         "metrics": deltas,
     }
     return delta.to(theirs), comparison
+
+
+def _drills(drill: Artifact) -> list[Drill]:
+    """Return the outages that were drilled; none where there was nothing to drill."""
+    found = drill.record["drills"]
+    return [
+        Drill(
+            tuple(one["outage"]),
+            one["request_share"],
+            drilled=_read(one["metrics"]["calibration_ratio"]["with"]),
+            hit=_read(one["hit"]["calibration_ratio"]),
+        )
+        for one in (found if isinstance(found, list) else [])
+    ]
+
+
+def _read(record: dict[str, Any]) -> Estimate | Cannot:
+    if "cannot" in record:
+        return Cannot(record["cannot"])
+    return Estimate(record["value"], record["low"], record["high"])
 
 
 def _shift(delay: Artifact) -> str:

@@ -21,6 +21,7 @@ from sameworld.store.artifacts import Artifact
 from sameworld.store.candidates import candidate_rows
 from sameworld.store.log import Log
 from sameworld.store.parts import examples_of
+from sameworld.store.repeat_rows import left_out
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_time
 
@@ -28,19 +29,24 @@ MAX_REPLAYED = 50_000  # requests; more only narrow an interval that is narrow a
 SLICED = ("ndcg", "normalised_entropy", "calibration_ratio")
 
 
-@step(reads=("evaluate", "features", "label.segments", "decide.metric"))
-def run(work: Work, *, log: Artifact, examples: Artifact, bundle: Artifact, look_back: Artifact) -> None:
+@step(reads=("evaluate", "features", "label.segments", "decide.metric", "repeats.rule"))
+def run(
+    work: Work, *, log: Artifact, examples: Artifact, repeats: Artifact, bundle: Artifact, look_back: Artifact
+) -> None:
     """Score the bundle of C₀ on the requests shown since, closed by C, and measure everything with intervals by user.
 
     Each metric stands beside the same of two baselines: items in the order of their past gain ("popular", as known at
-    C₀), and the order in which production showed them ("logged").
+    C₀), and the order in which production showed them ("logged"). Each wish is judged once: requests that repeat a
+    later one, and bots', are left out, unless ``repeats.rule`` keeps them.
     """
     model = load_bundle(bundle)
     period = {name: parse_time(look_back.record[name]) for name in ("from", "to")}
     shown = pl.col("shown_at")
     rows = examples_of(examples, work.store, since=period["from"], before=period["to"])
     rows = rows.filter(shown >= period["from"], shown < period["to"], pl.col("closed"))
-    table = _whole_requests(rows).collect(engine="streaming")
+    every = _whole_requests(rows).collect(engine="streaming")
+    kept = ~every["request_id"].is_in(left_out(repeats, work.store)["request_id"].implode())
+    table = every if kept.all() or work.spec.repeats.rule == "keep" else every.filter(kept)
     if not len(table):
         work.record = Cannot("no request shown since the back-test's model has a closed label").as_record()
         return
@@ -54,6 +60,7 @@ def run(work: Work, *, log: Artifact, examples: Artifact, bundle: Artifact, look
         "from": look_back.record["from"],
         "to": look_back.record["to"],
         "bundle": bundle.content_hash,
+        "repeats": _repeats(work, judged if table is every else judged_rows(every, model), kept.to_numpy()),
         "metrics": _metrics(work, table, judged, model),
         "slices": _slices(work, table, judged, examples.record["features"]),
         "reliability": _reliability(judged),
@@ -94,6 +101,25 @@ def _metrics(work: Work, table: pl.DataFrame, judged: Judged, model: Bundle) -> 
             judged.probability, work.spec.evaluate.seed
         )
     return found
+
+
+def _repeats(work: Work, judged: Judged, kept: NDArray[np.bool_]) -> dict[str, Any]:
+    """Measure with and without the requests that repeat a later one, or are a bot's."""
+    if kept.all():
+        return Cannot("no judged request repeats another, and none is a bot's").as_record()
+    names = dict.fromkeys((work.spec.decide.metric, "normalised_entropy", "calibration_ratio"))
+    once = judged.where(kept)
+    return {
+        "rows": len(kept),
+        "left_out_rows": int((~kept).sum()),
+        "metrics": {
+            name: {
+                "with": estimate_record(metric_replicates(name, judged, **_draw(work))),
+                "without": estimate_record(metric_replicates(name, once, **_draw(work))),
+            }
+            for name in names
+        },
+    }
 
 
 def _slices(work: Work, table: pl.DataFrame, judged: Judged, kinds: dict[str, str]) -> list[dict[str, Any]]:

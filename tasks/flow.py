@@ -46,11 +46,13 @@ def ship(step: Caller, cutoff: Any, *, gated: bool) -> dict[str, Any]:
     delay = step("measure_delay", log=log, cutoff=cutoff, after=sound)
     labels = step("label", log=log, delay=delay, cutoff=cutoff)
     settled = check("check_labels", labels=labels, delay=delay)
+    repeats = step("find_repeats", labels=labels)
     examples = step("assemble", log=log, labels=labels, delay=delay, cutoff=cutoff, after=settled)
     trainable = check("check_training_set", examples=examples)
-    models = step("train", log=log, examples=examples, after=trainable)
+    models = step("train", log=log, examples=examples, repeats=repeats, after=trainable)
     bundle = step("calibrate", models=models, examples=examples, delay=delay)
-    return {"log": log, "delay": delay, "labels": labels, "examples": examples, "bundle": bundle}
+    made = {"log": log, "delay": delay, "labels": labels, "repeats": repeats, "examples": examples}
+    return {**made, "bundle": bundle}
 
 
 def retrain(step: Caller, cutoff: Any) -> None:
@@ -64,8 +66,9 @@ def retrain(step: Caller, cutoff: Any) -> None:
     with step.group("backtest"):
         earlier = ship(step, look_back, gated=False)
     evaluation = step(
-        "evaluate", log=now["log"], examples=now["examples"], bundle=earlier["bundle"], look_back=look_back
-    )
+        "evaluate", log=now["log"], examples=now["examples"], repeats=now["repeats"], bundle=earlier["bundle"],
+        look_back=look_back,
+    )  # fmt: skip
     step(
         "measure_leak", log=now["log"], delay=now["delay"], examples=now["examples"], bundle=earlier["bundle"],
         look_back=look_back, cutoff=cutoff,
@@ -73,9 +76,11 @@ def retrain(step: Caller, cutoff: Any) -> None:
     step("watch_loop", log=now["log"], labels=now["labels"], cutoff=cutoff)
     step("watch_loop.budget", log=now["log"], bundle=earlier["bundle"], evaluation=evaluation)
     step("read_early", examples=now["examples"], delay=now["delay"], bundle=earlier["bundle"], look_back=look_back)
+    drill = step("drill", log=now["log"], examples=now["examples"], evaluation=evaluation, bundle=earlier["bundle"])
     decision = step(
-        "decide", evaluation=evaluation, bundle=now["bundle"], look_back=look_back, delay=now["delay"], cutoff=cutoff
-    )
+        "decide", evaluation=evaluation, drill=drill, bundle=now["bundle"], look_back=look_back, delay=now["delay"],
+        cutoff=cutoff,
+    )  # fmt: skip
     step("promote", log=now["log"], decision=decision, bundle=now["bundle"], evaluation=evaluation)
 
 

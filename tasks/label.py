@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from sameworld.records import Cannot
-from sameworld.sources.day_rows import LONGEST_REQUEST, PLACE, DayRows, shown_days
+from sameworld.sources.day_rows import LONGEST_REQUEST, PLACE, DayRows, runs_of, shown_days
 from sameworld.store.artifacts import Artifact
 from sameworld.store.log import Log
 from sameworld.store.outcomes import outcomes_in_window, segment_expression
@@ -41,11 +41,11 @@ def label_day(work: Work, *, rows: DayRows) -> None:
     )
     work.rows = len(labels)
     work.record = {
-        "order": rows.order(shown[PLACE].to_numpy()),
         **_counts(rows, labels, events, kinds),
         "moves": _moves(rows, events, work.spec.label.target),
     }
     work.write("labels", labels)
+    work.write("places", runs_of(shown[PLACE].to_numpy()))
 
 
 @step(reads=(*OF_A_DAY, "train.days"))
@@ -124,11 +124,11 @@ def _labelled(shown: pl.DataFrame, events: pl.DataFrame, kinds: Sequence[str]) -
     known = events.filter(_stood(pl.col("closes_at"))).group_by("place", "kind").agg(pl.col("arrived_at").min())
     columns: list[pl.Series] = []
     for kind in kinds:
-        of_kind = known.filter(pl.col("kind") == kind)
-        flag, first = np.zeros(len(shown), np.bool_), np.full(len(shown), "NaT", "datetime64[us]")
-        flag[of_kind["place"].to_numpy()] = True
-        first[of_kind["place"].to_numpy()] = of_kind["arrived_at"].dt.replace_time_zone(None).to_numpy()
-        columns += [pl.Series(f"is_{kind}", flag), pl.Series(f"known_{kind}", first).dt.replace_time_zone("UTC")]
+        place, first = known.filter(pl.col("kind") == kind).select("place", "arrived_at")
+        flag = np.zeros(len(shown), np.bool_)
+        flag[place.to_numpy()] = True
+        never = pl.repeat(None, len(shown), dtype=shown.schema["shown_at"], eager=True)  # scatter writes into it
+        columns += [pl.Series(f"is_{kind}", flag), never.scatter(place, first).alias(f"known_{kind}")]
     return shown.with_columns(columns)
 
 

@@ -12,6 +12,7 @@ from sameworld.models.rank import rank
 from sameworld.records import Refused
 from sameworld.spec import Spec
 from sameworld.store.artifacts import Artifact, Store
+from sameworld.store.made_by import open_input
 from sameworld.store.promotions import Promotion, promote
 from sameworld.store.runs import run_name
 from sameworld.store.times import parse_time, time_text
@@ -23,7 +24,7 @@ def run(*, store: Store, spec: Spec, log: str, decision: str, bundle: str, evalu
     The bundle must be the one that was decided on, load, and rank a real request first. A bundle that is older than
     what is in production is not promoted: a backfill never takes production back.
     """
-    decided, chosen = store.open(decision, step="decide"), store.open(bundle)
+    decided, chosen = open_input(store, "decision", decision), open_input(store, "bundle", bundle)
     if decided.cannot or decided.record["outcome"] != "PROMOTE":
         return {"promoted": False, "reason": "the decision is not to promote"}
     if decided.record["bundle"] != chosen.content_hash:
@@ -32,7 +33,7 @@ def run(*, store: Store, spec: Spec, log: str, decision: str, bundle: str, evalu
             got=chosen.content_hash[:12],
             wanted=decided.record["bundle"][:12],
         )
-    _rank_one_request(chosen, store.open(evaluation))
+    _rank_one_request(chosen, open_input(store, "evaluation", evaluation))
     cutoff = load_bundle(chosen).cutoff
     wanted = Promotion(
         number=0,
@@ -44,7 +45,7 @@ def run(*, store: Store, spec: Spec, log: str, decision: str, bundle: str, evalu
         previous=None,
         stage=spec.decide.stage,
         reason=decided.record["reasons"][0],
-        run=run_name(parse_time(cutoff), spec, store.open(log, step="resolve")),
+        run=run_name(parse_time(cutoff), spec, open_input(store, "log", log)),
         by="retrain",
     )
     try:

@@ -58,7 +58,7 @@ def run(
         "log": made.section("resolve", lambda one: one.record["tables"]),
         "delay": made.section("measure_delay", _delay),
         "labels": made.section("label", _labels),
-        "training_set": made.section("assemble", _training_set),
+        "training_set": made.section("assemble", lambda one: _training_set(one, made)),
         "position": made.section("calibrate", lambda one: {"examination": one.record["examination"]}),
         "model": made.section("calibrate", lambda one: _model(one, made)),
         "metrics": made.section("evaluate", lambda one: one.record["metrics"]),
@@ -70,7 +70,8 @@ def run(
         "leak": made.section("measure_leak", lambda one: one.record),
         "loop": _loop(made),
         "early": made.section("read_early", lambda one: one.record),
-        **dict.fromkeys(("drills", "gap", "ab"), NOT_YET),
+        "drills": made.section("drill", lambda one: one.record["drills"]),
+        **dict.fromkeys(("gap", "ab"), NOT_YET),
         "comparison": made.section("decide", lambda one: one.record["comparison"]),
         "decision": _decision(made),
         "gates": _gates(made),
@@ -180,26 +181,34 @@ def _labels(labels: Artifact) -> dict[str, Any]:
     return {name: labels.record[name] for name in names}
 
 
-def _training_set(examples: Artifact) -> dict[str, Any]:
+def _training_set(examples: Artifact, made: _Made) -> dict[str, Any]:
     record = examples.record
-    names = ("rows", "requests", "from", "to", "served_share", "replayed_share")
     return {
-        **{name: record[name] for name in names},
+        **{name: record[name] for name in ("rows", "requests", "from", "to", "served_share")},
+        **{name: made.section("train", lambda one, n=name: one.record[n]) for name in ("replayed_share", "replay")},
         "features": [{"name": name, "kind": kind} for name, kind in sorted(record["features"].items())],
         "splits": record["splits"],
+        "repeats": _repeats(made),
     }
+
+
+def _repeats(made: _Made) -> Any:
+    """Return what was found of repeats, and how the back-test's metrics are with and without them."""
+    found = made.section("find_repeats", lambda one: one.record)
+    about = {name: value for name, value in found.items() if name not in ("parts", "cutoff")}
+    return {**about, "effect": made.section("evaluate", lambda one: one.record["repeats"])}
 
 
 def _model(bundle: Artifact, made: _Made) -> dict[str, Any]:
     record = bundle.record
     judged = made.section("backtest.calibrate", lambda one: one.uri)
-    ranker = "lambdarank" if record["lists"] else "the probability model: the log has no lists"
     about = json.loads(bundle.path("bundle.json").read_bytes())
+    orders = "lambdarank" if about["spec"]["train"]["order"] == "lambdarank" else "the expected gain"
     return {
         "version": record["version"],
         "rounds": record["rounds"],
         "features": [feature["name"] for feature in about["features"]],
-        "ranker": ranker,
+        "ranker": orders if record["lists"] else "the probability model: the log has no lists",
         "calibrated_on": record["calibrated_on"],
         "bundle": bundle.uri,
         "bundle_hash": bundle.content_hash,

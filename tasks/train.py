@@ -5,28 +5,34 @@ One orders by expected gain, the other says how likely the target is. Both also 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from sameworld.models.bundle import item_statistics
-from sameworld.models.examination import estimate_examination
+from sameworld.models.donor_copies import DonorCopies, donor_copies
+from sameworld.models.examination import Theta, estimate_examination
 from sameworld.models.features import Feature
 from sameworld.models.gain_completeness import gain_completeness
 from sameworld.models.item_history import ItemHistory, history_features, learn_history, left_by_model
-from sameworld.models.training import Fitted, Rows, fit_gain, fit_probability, fit_ranker
-from sameworld.models.training_table import TrainingTable, examined, exposed, memory_needed, request_sizes
-from sameworld.records import Cannot, Estimate, Refused
+from sameworld.models.negatives import sampled_negatives
+from sameworld.models.training import Fitted, Rows, binned, binned_rows, fit_gain, fit_probability, fit_ranker
+from sameworld.models.training_table import TrainingTable, examined, exposed, memory_needed, stretch
+from sameworld.records import Cannot, Refused
 from sameworld.store.artifacts import Artifact, canonical
 from sameworld.store.log import Log
 from sameworld.store.parts import examples_of
+from sameworld.store.repeat_rows import repeat_weights
 from sameworld.store.room import refuse_beyond_memory
 from sameworld.store.step import Work, step
 from sameworld.store.times import parse_time
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 Floats = NDArray[np.float64]
 MAX_WEIGHT = 5.0  # of 1 / completeness: the youngest rows would otherwise outweigh all others
@@ -53,37 +59,41 @@ FEW_ROUNDS = 20
         "train.seed",
     )
 )
-def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
+def run(work: Work, *, log: Artifact, examples: Artifact, repeats: Artifact) -> None:
     """Fit the model that orders and the probability model.
 
     Both are fitted on the days before the hold-out, stopped on its first half, and asked about its second half, which
     the calibration reads. Then both are refitted with the same rounds on all that is known at the cutoff; young rows
-    count by their completeness. A log without lists gets no ranker: the probability orders.
+    count by their completeness, repeated ones by their weight, and rows whose served features were not logged half
+    under the nulls of a request whose were. A log without lists gets no ranker: the probability orders.
     """
     kinds = len(work.spec.label.gains) if work.spec.train.item_history else 0
     rows, features = int(examples.record["rows"]), len(examples.record["features"]) + kinds
+    copied = round(rows * (1.0 - examples.record["served_share"])) if examples.record["served_share"] else 0
     refuse_beyond_memory(
-        memory_needed(rows, features),
+        memory_needed(rows + copied, features),
         memory_gb=work.whole_spec.engine.memory_gb,
         what=f"training on {rows:,} rows of {features} features",
         remedy="read fewer days (train.days)",
     )
     theta = _examination(work, log, examples_of(examples, work.store))
-    trainer = _trainer(work, examples, theta.values())
+    trainer = _trainer(work, examples, repeats, theta.values())
     table, lists = trainer.table, trainer.lists
-    parts = _parts(work, table, examples.record["splits"])
+    split = _parts(work, table, examples.record["splits"])
+    parts = {name: chosen & (trainer.repeats > 0.0) for name, chosen in split.items()}
     try:
         judged, shipped = _fit(trainer, parts)
     except Refused as refusal:
         work.record = Cannot(str(refusal)).as_record()
         return
-    _write(work, shipped, trainer)
+    _write(work, shipped, trainer, parts["ship"])
     held_out = parts["calibrate"]
     columns = {
         "target": table.target[held_out],
         "shown_at": table.shown_at[held_out],
         "logit": _logits(judged.probability, table.matrix[held_out]),
         "exposure": trainer.exposure[held_out],
+        "weight": trainer.repeats[held_out],
     }
     work.write("held_out", pl.DataFrame(columns))
     work.rows = len(table)
@@ -94,6 +104,7 @@ def run(work: Work, *, log: Artifact, examples: Artifact) -> None:
         "features": [feature.as_record() for feature in trainer.features],
         "rows_fitted": int(parts["ship"].sum()),
         "lists": lists,
+        **trainer.copies.as_record(len(table)),
     }
 
 
@@ -104,23 +115,6 @@ class _Pair:
 
 
 @dataclass(frozen=True)
-class _Theta:
-    """Examination by position, or the reason why it can't be told from relevance."""
-
-    estimates: tuple[Estimate, ...]
-    reason: str
-
-    def values(self) -> Floats:
-        found = np.array([one.value for one in self.estimates]) if self.estimates else np.ones(1)
-        return np.asarray(np.clip(found, 0.01, 1.0), np.float64)
-
-    def as_record(self) -> Any:
-        if not self.estimates:
-            return Cannot(self.reason).as_record()
-        return [one.as_record() for one in self.estimates]
-
-
-@dataclass(frozen=True)
 class _Trainer:
     work: Work
     table: TrainingTable
@@ -128,11 +122,18 @@ class _Trainer:
     lists: bool
     history: ItemHistory
     gain_known: Floats
+    copies: DonorCopies
+    repeats: Floats
 
     @cached_property
     def exposure(self) -> Floats:
         """Examination × completeness of every row."""
         return exposed(examined(self.table, self.theta), self.table.completeness)
+
+    @cached_property
+    def bins(self) -> lgb.Dataset:
+        """The table and its copies as LightGBM's bins. They know no label; held-out features were known by then."""
+        return binned(self.copies.below(self.table.matrix), settings=self.settings(), categories=self.categories)
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -142,25 +143,31 @@ class _Trainer:
     def categories(self) -> list[int]:
         return [place for place, feature in enumerate(self.features) if feature.kind == "category"]
 
-    def rows(self, chosen: NDArray[np.bool_], *, lists: bool) -> Rows:
-        """Return the chosen rows; negatives are sampled for the probability model only, and weighted back."""
+    def rows(self, chosen: NDArray[np.bool_], *, lists: bool, sampled: bool = False, copied: bool = True) -> Rows:
+        """Return the chosen rows, and below them their copies if ``copied``.
+
+        Their negatives are ``sampled`` and weighted back where that is asked for.
+        """
         table, rate = self.table, self.work.spec.train.negative_rate
         known = self.gain_known if lists else table.completeness
-        weight = np.minimum(1.0 / np.maximum(known, 1e-3), MAX_WEIGHT)
-        if rate < 1.0 and not lists:
-            negative = table.target == 0
-            draw = np.random.default_rng(self.work.spec.train.seed).random(len(chosen))
-            chosen = chosen & (~negative | (draw < rate))
-            weight = np.where(negative, weight / rate, weight)
-        places = stretch(chosen)
+        weight = np.minimum(1.0 / np.maximum(known, 1e-3), MAX_WEIGHT) * self.repeats
+        if rate < 1.0 and sampled:
+            chosen, factor = sampled_negatives(
+                table.target, chosen, worth=weight * self.exposure, rate=rate, seed=self.work.spec.train.seed
+            )
+            weight = weight * factor
+        both = self.copies.with_copies(chosen, copied=copied)
+        places = self.copies.rows(both) if len(self.copies) else stretch(chosen)
+        share = self.copies.shares(len(table))[both] if copied and len(self.copies) else None
         return Rows(
-            matrix=table.matrix[places],
+            matrix=binned_rows(self.bins, both),
             target=table.target[places],
             gain=table.gain[places],
             exposure=exposed(examined(table, self.theta), known)[places] if lists else self.exposure[places],
-            weight=weight[places],
-            sizes=request_sizes(table.request[places]),
+            weight=weight[places] if share is None else weight[places] * share,
+            sizes=self.copies.sizes(table.request, both),
             position=table.position[places],
+            share=share,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -180,38 +187,45 @@ class _Trainer:
             "patience": train.early_stopping_rounds,
             "categories": self.categories,
         }
-        held = self.rows(stop, lists=False) if stop is not None else None
+        held = self.rows(stop, lists=False, copied=False) if stop is not None else None
         settings = {**self.settings(), "min_sum_hessian_in_leaf": train.min_leaf_positives}
-        rows = self.rows(chosen, lists=False)
+        rows = self.rows(chosen, lists=False, sampled=True)
         probability = fit_probability(rows, stop=held, settings=settings, max_rounds=rounds[0], **shared)
         if self.lists:
-            held = self.rows(stop, lists=True) if stop is not None else None
-            ranker = self._fit_order(self.rows(chosen, lists=True), settings, stop=held, max_rounds=rounds[1], **shared)
+            rows = self._beside(rows, chosen)
+            held = self._beside(held, stop, copied=False) if held is not None and stop is not None else None
+            ranker = self._fit_order(rows, settings, stop=held, max_rounds=rounds[1], **shared)
         return _Pair(probability, ranker)
+
+    def _beside(self, rows: Rows, chosen: NDArray[np.bool_], *, copied: bool = True) -> Rows:
+        """Return the rows to order by; where none were left out for the probability, its bins serve again."""
+        ranked = self.rows(chosen, lists=True, copied=copied)
+        return replace(ranked, matrix=rows.matrix) if len(ranked.target) == len(rows.target) else ranked
 
     def _fit_order(self, rows: Rows, settings: dict[str, Any], **shared: Any) -> Fitted:
         train = self.work.spec.train
         if train.order == "gain":
-            return fit_gain(rows, settings=settings, **shared)
+            return fit_gain(rows, settings=settings, keep_raw=shared["stop"] is None, **shared)
         debias = train.position == "estimated" and len(self.theta) > 1
         return fit_ranker(rows, settings=self.settings(), debias_position=debias, **shared)
 
 
-def _trainer(work: Work, examples: Artifact, theta: Floats) -> _Trainer:
+def _trainer(work: Work, examples: Artifact, repeats: Artifact, theta: Floats) -> _Trainer:
     """Read the training set, and beside its features what the log knew of each row's item."""
     gains = work.spec.label.gains
     kinds = sorted(gains) if work.spec.train.item_history else []
     table = TrainingTable.read(examples, work.store, room=len(kinds))
-    seen = examined(table, theta)
+    seen, weight = examined(table, theta), repeat_weights(repeats, work.store)
     history = ItemHistory(table.items, (), np.zeros((0, len(table.items))), np.zeros(len(table.items)))
     if kinds:
         beside, history = learn_history(
-            examples, work.store, kinds=kinds, item=table.item, items=table.items, examination=seen
+            examples, work.store, kinds=kinds, item=table.item, items=table.items, examination=seen, weight=weight
         )
         table.matrix[:, len(table.features) :] = beside
     lists = int(examples.record["longest_list"]) > 1
     known = gain_completeness(examples, work.store, gains=gains, examination=seen) if lists else np.ones(len(table))
-    return _Trainer(work, table, theta, lists, history, known)
+    copies = donor_copies(table, examples.record["served_features"], seed=work.spec.train.seed)
+    return _Trainer(work, table, theta, lists, history, known, copies, weight)
 
 
 def _fit(trainer: _Trainer, parts: dict[str, NDArray[np.bool_]]) -> tuple[_Pair, _Pair]:
@@ -237,34 +251,24 @@ def _parts(work: Work, table: TrainingTable, splits: dict[str, str]) -> dict[str
     }
 
 
-def stretch(chosen: NDArray[np.bool_]) -> slice | NDArray[np.bool_]:
-    """Return the chosen rows as a slice where they are one stretch, so that no copy is made of them.
-
-    >>> stretch(np.array([False, True, True])), stretch(np.array([True, False, True])).tolist()
-    (slice(1, 3, None), [True, False, True])
-    """
-    places = np.flatnonzero(chosen)
-    whole = len(places) > 0 and places[-1] - places[0] + 1 == len(places)
-    return slice(int(places[0]), int(places[-1]) + 1) if whole else chosen
-
-
-def _examination(work: Work, log: Artifact, examples: pl.LazyFrame) -> _Theta:
+def _examination(work: Work, log: Artifact, examples: pl.LazyFrame) -> Theta:
     """Estimate examination on closed rows of requests whose law of ordering is known."""
     if work.spec.train.position == "none":
-        return _Theta((), "train.position is none")
+        return Theta((), "train.position is none")
     try:
         view = Log.open(log, work.store)
-        return _Theta(tuple(estimate_examination(view, examples.filter("closed"), seed=work.spec.train.seed)), "")
+        return Theta(tuple(estimate_examination(view, examples.filter("closed"), seed=work.spec.train.seed)), "")
     except Refused as refusal:
-        return _Theta((), str(refusal))
+        return Theta((), str(refusal))
 
 
-def _write(work: Work, pair: _Pair, trainer: _Trainer) -> None:
+def _write(work: Work, pair: _Pair, trainer: _Trainer, shipped: NDArray[np.bool_]) -> None:
     (work.folder / "probability.txt").write_text(pair.probability.text, encoding="utf-8")
     if pair.ranker is not None:
         (work.folder / "ranker.txt").write_text(pair.ranker.text, encoding="utf-8")
     table = trainer.table
-    items = item_statistics(table.items, table.item, gain=table.gain, exposure=trainer.exposure)
+    gain, exposure = table.gain * trainer.repeats, trainer.exposure * trainer.repeats
+    items = item_statistics(table.items, table.item, gain=gain, exposure=exposure)
     history = trainer.history
     record = {
         "ids": items.ids.tolist(),
@@ -272,18 +276,21 @@ def _write(work: Work, pair: _Pair, trainer: _Trainer) -> None:
         "prior": items.prior,
         "kinds": list(history.kinds),
         "log_ratio": history.log_ratio.tolist(),
-        "residual": _residuals(trainer, pair).tolist(),
+        "residual": _residuals(trainer, pair, shipped).tolist(),
     }
     (work.folder / "items.json").write_bytes(canonical(record))
 
 
-def _residuals(trainer: _Trainer, pair: _Pair) -> Floats:
+def _residuals(trainer: _Trainer, pair: _Pair, shipped: NDArray[np.bool_]) -> Floats:
     """Return what the model that orders leaves of each item; nothing where it does not order by expected gain."""
     table, spec = trainer.table, trainer.work.spec.train
     if pair.ranker is None or spec.order != "gain" or not spec.item_history:
         return np.zeros(len(table.items))
     exposure = exposed(examined(table, trainer.theta), trainer.gain_known)
-    return left_by_model(table, _logits(pair.ranker, table.matrix), exposure=exposure)
+    logit = np.empty(len(table))
+    logit[shipped] = pair.ranker.raw[: int(shipped.sum())]  # those of the copies follow
+    logit[~shipped] = _logits(pair.ranker, table.matrix[~shipped])
+    return left_by_model(table, logit, exposure=exposure, weight=trainer.repeats)
 
 
 def _logits(fitted: Fitted, matrix: NDArray[np.float32]) -> Floats:

@@ -79,7 +79,7 @@ def run(work: Work, *, log: Artifact, labels: Artifact) -> None:
 
     def made(part: Part) -> Artifact:
         rows = DayRows.of(view, part.day, matures_after=matures_after, cutoff=work.now)
-        return work.part(watch_loop_day, rows=rows, labels=part.artifact.uri, cutoff=time_text(rows.until))
+        return work.part(watch_loop_day, rows=rows, labels=part.artifact, cutoff=time_text(rows.until))
 
     parts = work.each(made, parts_of(labels, work.store))
     days = [part.record for part in parts]

@@ -32,11 +32,15 @@ class Shown:
 
 @dataclass(frozen=True)
 class Came:
-    """Outcomes of one kind, arrays (m,): the item, the day it was shown, and the day on which the log first had it."""
+    """Outcomes of one kind, arrays (m,): the item, the day it was shown, and the day on which the log first had it.
+
+    weight : (m,), what an outcome counts, as its impression's examination does; None: each 1
+    """
 
     item: Ints
     day_shown: Ints
     day_known: Ints
+    weight: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def item_history(
         seen = np.bincount(cell, weights=shown.examination[here], minlength=completeness.shape[0] * items)
         arrived = by_known[known[day] : known[day + 1]]
         faded = state.keep ** (day - came.day_shown[arrived]).astype(np.float64)
+        faded = faded if came.weight is None else faded * came.weight[arrived]
         state.night(seen, np.bincount(came.item[arrived], weights=faded, minlength=items))
     return History(rows, state.statistic())
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 Floats = NDArray[np.float64]
-ROUNDS, FIRST_VARIANCE, LEAST_VARIANCE = 25, 0.3, 1e-4
+FIRST_VARIANCE, LEAST_VARIANCE = 0.3, 1e-4
+# Rounds of EM after each look at the rows: with 25 looks for as many rounds, intercepts differ by some .001.
+ROUNDS = (1, 2, 4, 6, 6, 6)
 LONGEST_STEP = 1.0
+FURTHEST_LOGIT = 80.0
+BLOCK_ROWS = 65_536  # what a block's arithmetic needs stays in a core's cache
 
 
 def item_residuals(
@@ -24,7 +27,8 @@ def item_residuals(
     weight : (n,) > 0, what a row counts
 
     Newton's steps with the expected curvature, and between them the variance as the mean of b² plus its posterior
-    variance: the EM of Laird and Ware, "Random-effects models for longitudinal data", Biometrics 1982, section 4.
+    variance: the EM of Laird and Ware, "Random-effects models for longitudinal data", Biometrics 1982, section 4. Once
+    steps are short, several rounds share one look at the rows, with the slope taken as straight between two looks.
 
     >>> found = item_residuals(np.zeros(4, np.int32), np.zeros(4), np.ones(4), exposure=np.ones(4), weight=np.ones(4),
     ...                        items=2)
@@ -33,19 +37,29 @@ def item_residuals(
     """
     residual, variance = np.zeros(items), FIRST_VARIANCE
     seen = np.bincount(item, minlength=items) > 0
-    for _ in range(ROUNDS if seen.any() else 0):
-        by_row = _derivatives(logit + residual[item], y, exposure)
+    for rounds in ROUNDS if seen.any() else ():
+        looked, by_row = residual, _derivatives(item, logit, y, exposure, residual)
         pull, curvature = (np.bincount(item, weights=weight * each, minlength=items) for each in by_row)
-        step = (pull - residual / variance) / (curvature + 1.0 / variance)
-        residual = residual + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
-        spread = residual**2 + 1.0 / (curvature + 1.0 / variance)
-        variance = max(float(spread[seen].mean()), LEAST_VARIANCE)
+        for _ in range(rounds):
+            precision = curvature + 1.0 / variance
+            residual = looked + np.clip((pull - looked / variance) / precision, -LONGEST_STEP, LONGEST_STEP)
+            spread = residual**2 + 1.0 / precision
+            variance = max(float(spread[seen].mean()), LEAST_VARIANCE)
     return residual
 
 
-def _derivatives(logit: Floats, y: Floats, exposure: Floats) -> tuple[Floats, Floats]:
-    """Return by row the log likelihood's slope in the logit, and its expected curvature, which is positive."""
-    p = expit(logit)
-    unshown = np.maximum(1.0 - p * exposure, 1e-12)
-    relevant = y + (1.0 - y) * p * (1.0 - exposure) / unshown
-    return np.asarray(relevant - p), np.asarray(exposure * p * (1.0 - p) ** 2 / unshown)
+def _derivatives(item: NDArray[np.int32], logit: Floats, y: Floats, exposure: Floats, residual: Floats) -> Floats:
+    """Return by row the log likelihood's slope in the logit, and its expected curvature, which is positive, (2, n).
+
+    With p = 1 / (1 + odds), q the posterior probability of relevance given y: q − p, and E·p·(1 − p)² / (1 − p·E).
+    """
+    found = np.empty((2, len(item)))
+    for first in range(0, len(item), BLOCK_ROWS):
+        here = slice(first, first + BLOCK_ROWS)
+        shifted = logit[here] + residual[item[here]]
+        odds = np.exp(-np.clip(shifted, -FURTHEST_LOGIT, FURTHEST_LOGIT))
+        p = 1.0 / (1.0 + odds)
+        miss, seen = odds * p, exposure[here] / (1.0 - exposure[here] + odds)
+        found[0, here] = miss * (y[here] - (1.0 - y[here]) * seen)
+        found[1, here] = miss * miss * seen
+    return found

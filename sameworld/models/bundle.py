@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from sameworld.maths.calibration import PlattCalibrator, StackCalibrator, calibr
 from sameworld.models.features import Feature
 from sameworld.models.item_history import ItemHistory
 from sameworld.records import Refused
-from sameworld.store.artifacts import Artifact, canonical
+from sameworld.store.artifacts import Artifact, canonical, fingerprint_of
 
 RANKER, PROBABILITY, ABOUT, ITEMS = "ranker.txt", "probability.txt", "bundle.json", "items.npz"
 STEP = "calibrate"
+NEEDED = ("version", "cutoff", "features", "start", "calibrator", "examination")
 PRIOR_IMPRESSIONS = 20.0  # how many average impressions an item's rate is shrunk by
 
 
@@ -81,10 +83,14 @@ class Bundle:
 def write_bundle(
     folder: Path, *, ranker: str | None, probability: str, items: ItemStatistics, history: ItemHistory, about: Any
 ) -> None:
-    """Write a bundle's files into a folder; equal content gives equal bytes (numpy dates every npz entry 1980)."""
+    """Write a bundle's files into a folder; equal content gives equal bytes (numpy dates every npz entry 1980).
+
+    The models' texts name each feature by a hash of its name, kind and levels: a list that was changed is noticed.
+    """
+    features = [Feature.from_record(record) for record in about["features"]]
     if ranker is not None:
-        (folder / RANKER).write_text(ranker, encoding="utf-8")
-    (folder / PROBABILITY).write_text(probability, encoding="utf-8")
+        (folder / RANKER).write_text(_named(ranker, features), encoding="utf-8")
+    (folder / PROBABILITY).write_text(_named(probability, features), encoding="utf-8")
     (folder / ABOUT).write_bytes(canonical(about))
     with (folder / ITEMS).open("wb") as stream:
         np.savez(
@@ -101,15 +107,7 @@ def load_bundle(artifact: Artifact) -> Bundle:
     about = _about(artifact.path(ABOUT))
     ranker = _booster(artifact.path(RANKER)) if RANKER in artifact.files else None
     probability = _booster(artifact.path(PROBABILITY))
-    features = tuple(Feature.from_record(record) for record in about["features"])
-    for booster in [probability, *([ranker] if ranker else [])]:
-        if booster.num_feature() != len(features):
-            raise Refused(
-                what="the bundle's feature list does not fit its model",
-                got=f"{len(features)} features",
-                wanted=f"{booster.num_feature()}",
-                remedy="make the bundle anew by running its day again",
-            )
+    features = _features(about, [probability, *([ranker] if ranker else [])])
     statistics, history = _items(artifact.path(ITEMS))
     return Bundle(
         version=about["version"],
@@ -128,6 +126,37 @@ def load_bundle(artifact: Artifact) -> Bundle:
     )
 
 
+def _features(about: Mapping[str, Any], boosters: Sequence[lgb.Booster]) -> tuple[Feature, ...]:
+    """Return the bundle's features; refused where they are not those that the boosters were fitted on, in order."""
+    try:
+        features = tuple(Feature.from_record(record) for record in about["features"])
+    except (KeyError, TypeError) as error:
+        raise _unreadable(ABOUT, f"a feature without {error}", "features, each with name, kind and levels") from None
+    named, unnamed = [_feature_name(one) for one in features], [f"Column_{place}" for place in range(len(features))]
+    for booster in boosters:
+        known = booster.feature_name()
+        if known not in (named, unnamed):  # bundles of before 2026-11-24 have no names in their texts
+            strange = [one.name for one, name in zip(features, named, strict=True) if name not in known]
+            raise Refused(
+                what="the bundle's feature list does not fit its model",
+                got=f"{len(features)} features; unknown to the model: {', '.join(strange[:5]) or 'none'}",
+                wanted=f"the {len(known)} that it was fitted on, in their order",
+                remedy="make the bundle anew by running its day again",
+            )
+    return features
+
+
+def _named(text: str, features: Sequence[Feature]) -> str:
+    """Return a model's text with the features' names in it."""
+    names = " ".join(_feature_name(feature) for feature in features)
+    return re.sub(r"^feature_names=.*$", f"feature_names={names}", text, count=1, flags=re.MULTILINE)
+
+
+def _feature_name(feature: Feature) -> str:
+    """Return a name without the signs that LightGBM refuses; levels are part of it, since a code is their place."""
+    return f"f_{fingerprint_of(feature.as_record())[:16]}"
+
+
 def version_name(cutoff: str, text: str) -> str:
     """Return a version's name: its cutoff's day and eight digits of what the models are.
 
@@ -142,6 +171,9 @@ def _about(path: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
         raise _unreadable(path.name, f"{error}", "JSON") from None
+    lacks = [name for name in NEEDED if not isinstance(about, dict) or name not in about]
+    if lacks:
+        raise _unreadable(path.name, f"no {', '.join(lacks)}", f"a JSON object with {', '.join(NEEDED)}")
     return about
 
 
@@ -164,7 +196,7 @@ def _items(path: Path) -> tuple[ItemStatistics, ItemHistory]:
             ratios = items["log_ratio"].reshape(len(kinds), len(items["ids"]))
             history = ItemHistory(items["ids"], kinds, ratios, items["residual"])
             return ItemStatistics(items["ids"], items["rate"], float(items["prior"])), history
-    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
         raise _unreadable(
             path.name, f"{error}", "an npz of ids, rate, prior, kinds, log_ratio and residual, without objects"
         ) from None

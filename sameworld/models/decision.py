@@ -19,6 +19,23 @@ class Outcome(StrEnum):
     REJECT = "REJECT"
 
 
+SEEN_SHARE = 0.01  # of the requests: a rarer outage, or one that only could come, is told of and decides nothing
+NAMED = 4  # features of an outage that a reason names
+
+
+@dataclass(frozen=True)
+class Drill:
+    """An outage: its features, the share of requests that lacked them all, and the calibration ratio under it.
+
+    drilled : of all rows without the features;  hit : of the requests that lacked them, as they were served
+    """
+
+    features: tuple[str, ...]
+    request_share: float
+    drilled: Estimate | Cannot
+    hit: Estimate | Cannot
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known about a recipe. Deltas are paired, model minus the other, as the metric counts.
@@ -27,7 +44,7 @@ class Evidence:
     baselines : name -> delta or why there is none;  guardrails : metric -> its estimate
     champion : delta to the champion, why there is none, or None where nothing was ever promoted
     same_recipe : whether the champion was made by the same spec
-    shift : why outcomes no longer arrive as they did, if the alarm is raised
+    shift : why outcomes no longer arrive as they did, if the alarm is raised;  drills : the outages drilled
     """
 
     metric: str
@@ -37,6 +54,7 @@ class Evidence:
     champion: Estimate | Cannot | None
     same_recipe: bool
     shift: str = ""
+    drills: Sequence[Drill] = ()
 
 
 @dataclass(frozen=True)
@@ -47,17 +65,26 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def decide(evidence: Evidence, *, margin: float, guardrails: Mapping[str, Sequence[float]]) -> Verdict:
+def decide(
+    evidence: Evidence,
+    *,
+    margin: float,
+    guardrails: Mapping[str, Sequence[float]],
+    drill_calibration: Sequence[float] = (0.0, math.inf),
+) -> Verdict:
     """Weigh the evidence.
 
     A model must beat every baseline (the paired delta's whole interval on the better side), keep every guardrail (its
     interval must not lie wholly outside the range, nor be wider than it), and against a champion: a refresh of the same
     recipe must not be worse by more than ``margin``, another recipe must be better. What its interval leaves open
-    HOLDs, with about how many more days settle it; what its interval rules out is a REJECT. Where outcomes no longer
+    HOLDs, with about how many more days settle it; what its interval rules out is a REJECT. So is a calibration ratio
+    outside ``drill_calibration`` under an outage that was seen: wholly so without its features, and on the requests
+    that really lacked them too, as some features are null with good reason and not by chance. Where outcomes no longer
     arrive as they did, labels and completeness are wrong until the curves have caught up: whatever is found, it HOLDs.
     """
     findings = [_baseline(name, delta, evidence) for name, delta in sorted(evidence.baselines.items())]
     findings += [_guardrail(name, evidence.guardrails[name], guardrails[name]) for name in sorted(guardrails)]
+    findings += [found for one in evidence.drills if (found := _drill(one, drill_calibration)) is not None]
     findings.append(_champion(evidence, margin))
     if evidence.shift:
         open_questions = tuple(reason for found, reason in findings if found is not Outcome.PROMOTE)
@@ -101,12 +128,44 @@ def _guardrail(name: str, found: Estimate | Cannot, bounds: Sequence[float]) -> 
     found = _known(found)
     if isinstance(found, Cannot):
         return Outcome.HOLD, f"guardrail {name}: {found.reason}"
-    words = f"guardrail {name}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], allowed {low:g} to {high:g}"
+    words = f"guardrail {name}: {_interval(found)}, allowed {low:g} to {high:g}"
     if found.low > high or found.high < low:
         return Outcome.REJECT, f"{words}: broken"
     if found.high - found.low > high - low:
         return Outcome.HOLD, f"{words}: the interval is wider than the range, so it cannot be told"
     return Outcome.PROMOTE, words
+
+
+def _drill(drill: Drill, bounds: Sequence[float]) -> tuple[Outcome, str] | None:
+    """Return what an outage says; nothing where it is rare, has no numbers, or leaves the model calibrated enough."""
+    low, high = bounds
+    drilled, hit = _known(drill.drilled), _known(drill.hit)
+    side = 0 if isinstance(drilled, Cannot) else _outside(drilled, bounds)
+    if drill.request_share < SEEN_SHARE or not side or isinstance(drilled, Cannot):
+        return None
+    named = f"without {_named(drill.features)}, as {drill.request_share:.1%} of requests were:"
+    words = f"{named} calibration_ratio {_interval(drilled)}, allowed {low:g} to {high:g}"
+    if isinstance(hit, Cannot):
+        return Outcome.PROMOTE, f"{words}; of those requests themselves it cannot be told: {hit.reason}"
+    words = f"{words}; of those requests themselves {_interval(hit)}"
+    if _outside(hit, bounds) == side:
+        return Outcome.REJECT, f"{words}: broken"
+    return (Outcome.PROMOTE, f"{words}: too wide to tell") if hit.high - hit.low > high - low else None
+
+
+def _outside(found: Estimate, bounds: Sequence[float]) -> int:
+    """Return on which side of the range the whole interval lies: -1 below, 1 above, 0 where it touches the range."""
+    low, high = bounds
+    return 1 if found.low > high else -1 if found.high < low else 0
+
+
+def _named(features: Sequence[str]) -> str:
+    shown = ", ".join(features[:NAMED])
+    return shown if len(features) <= NAMED else f"{shown} and {len(features) - NAMED} more"
+
+
+def _interval(found: Estimate) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _champion(evidence: Evidence, margin: float) -> tuple[Outcome, str]:

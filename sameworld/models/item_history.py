@@ -37,25 +37,25 @@ class ItemHistory:
     residual: Floats
 
     def added_to(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows with one column a kind, by item_id; an item that the log never had counts as average."""
-        if not self.kinds:
-            return rows
-        columns = {
-            feature.name: pl.Series(self._of(rows, ratio))
-            for feature, ratio in zip(history_features(self.kinds), self.log_ratio, strict=True)
-        }
-        return rows.with_columns(**columns)
+        """Return the rows with one column a kind, by item_id."""
+        found, _ = self.of(rows["item_id"])
+        return rows.with_columns(
+            pl.Series(feature.name, column.astype(np.float64))
+            for feature, column in zip(history_features(self.kinds), found.T, strict=True)
+        )
 
-    def residual_of(self, rows: pl.DataFrame) -> Floats:
-        """Return what to add to each row's score, by item_id; 0 for an item that the log never had."""
-        return self._of(rows, self.residual) if self.residual.any() else np.zeros(len(rows))
+    def of(self, item_id: pl.Series) -> tuple[NDArray[np.float32], Floats]:
+        """Return each row's statistics (rows, kinds), and what to add to its score (rows,).
 
-    def _of(self, rows: pl.DataFrame, values: Floats) -> Floats:
+        An item that the log never had counts as average: 0.
+        """
         if not len(self.ids):
-            return np.zeros(len(rows))
-        wanted = rows["item_id"].cast(pl.String).to_numpy().astype(np.str_)
+            return np.zeros((len(item_id), len(self.kinds)), np.float32), np.zeros(len(item_id))
+        wanted = item_id.cast(pl.String).to_numpy().astype(np.str_)
         place = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
-        return np.where(self.ids[place] == wanted, values[place], 0.0)
+        known = self.ids[place] == wanted
+        log_ratio = np.where(known, self.log_ratio[:, place], 0.0).T
+        return log_ratio.astype(np.float32), np.where(known, self.residual[place], 0.0)
 
 
 def history_features(kinds: Sequence[str]) -> tuple[Feature, ...]:
@@ -69,24 +69,26 @@ def history_features(kinds: Sequence[str]) -> tuple[Feature, ...]:
 
 def learn_history(
     examples: Artifact, store: Store, *, kinds: Sequence[str], item: NDArray[np.int32], items: NDArray[np.str_],
-    examination: Floats,
+    examination: Floats, weight: Floats | None = None,
 ) -> tuple[NDArray[np.float32], ItemHistory]:  # fmt: skip
     """Return each training row's statistics as they were known when its day began, (rows, kinds); and today's.
 
     item : (rows,) places in ``items``, which are sorted; examination : (rows,), of the position of each row
+    weight : (rows,) >= 0, what a row counts; None: each 1
     """
+    weight = np.ones(len(item)) if weight is None else weight
     rows = _read(examples, store, kinds)
     today = int(rows["today"][0]) if len(rows) else 0
     segments = rows["segment"].unique().sort()
     segment = rows["segment"].cast(pl.Enum(segments)).to_physical().cast(pl.Int64).to_numpy()
-    shown = Shown(item.astype(np.int64), rows["day"].to_numpy(), segment, examination)
+    shown = Shown(item.astype(np.int64), rows["day"].to_numpy(), segment, examination * weight)
     found, latest = np.zeros((len(rows), len(kinds)), np.float32), np.zeros((len(kinds), len(items)))
     for place, kind in enumerate(kinds):
         known = rows[f"known_{kind}"]
         came = np.flatnonzero(known.is_not_null().to_numpy())
         history = item_history(
             shown,
-            Came(shown.item[came], shown.day[came], known.gather(came).to_numpy()),
+            Came(shown.item[came], shown.day[came], known.gather(came).to_numpy(), weight[came]),
             completeness=completeness_by_day(examples.record["curves_by_kind"][kind], segments.to_list()),
             half_life_days=HALF_LIFE_DAYS,
             items=len(items),
@@ -96,10 +98,10 @@ def learn_history(
     return found, ItemHistory(items, tuple(kinds), latest, np.zeros(len(items)))
 
 
-def left_by_model(table: TrainingTable, logit: Floats, *, exposure: Floats) -> Floats:
+def left_by_model(table: TrainingTable, logit: Floats, *, exposure: Floats, weight: Floats) -> Floats:
     """Return what a model of the gain leaves of each item, (items,): newer rows count more.
 
-    logit : (rows,), the model's, of a gain as a share of the greatest; exposure : (rows,)
+    logit : (rows,), the model's, of a gain as a share of the greatest; exposure, weight : (rows,)
     """
     age = table.shown_at.max() - table.shown_at
     return item_residuals(
@@ -107,7 +109,7 @@ def left_by_model(table: TrainingTable, logit: Floats, *, exposure: Floats) -> F
         logit,
         table.gain / max(float(table.gain.max(initial=0.0)), 1e-12),
         exposure=exposure,
-        weight=0.5 ** (age / RESIDUAL_HALF_LIFE),
+        weight=weight * 0.5 ** (age / RESIDUAL_HALF_LIFE),
         items=len(table.items),
     )
 

@@ -37,34 +37,54 @@ def rank(candidates: pl.DataFrame, bundle: Bundle, exploration: Exploration | No
     Raises Refused for missing id columns, null ids and repeated candidates.
     """
     _check_ids(candidates)
+    if exploration is None and candidates["request_id"].n_unique() <= 1:  # served: nothing to sort, and no time to
+        request = np.zeros(len(candidates), np.int64)
+        score, probability = scores(candidates, request, bundle)
+        added = _columns(score, probability, order_positions(request, score))
+        new = {"score", "probability", "position"}.isdisjoint(candidates.columns)
+        return candidates.hstack(added) if new else candidates.with_columns(added)
     numbered = candidates.with_row_index("_row").with_columns(
         _request=pl.col("request_id").rank("dense").cast(pl.Int64) - 1
     )
     ordered = numbered.sort("_request", "_row" if exploration is None else "item_id")
     request = ordered["_request"].to_numpy()
     score, probability = scores(ordered, request, bundle)
-    added = [pl.Series("score", score), pl.Series("probability", probability)]
     if exploration is None:
-        added.append(pl.Series("position", order_positions(request, score).astype(np.int32)))
+        added = _columns(score, probability, order_positions(request, score))
     else:
         ids = ordered["request_id"].unique(maintain_order=True).cast(pl.String)
         position, propensity = _explore(request, score, exploration, _seeds(ids, exploration.seed))
-        added += [pl.Series("position", position.astype(np.int32)), pl.Series("propensity", propensity)]
+        added = [*_columns(score, probability, position), pl.Series("propensity", propensity)]
     return ordered.with_columns(added).sort("_row").drop("_row", "_request")
+
+
+def _columns(score: Floats, probability: Floats, position: NDArray[np.int64]) -> list[pl.Series]:
+    return [
+        pl.Series("score", score), pl.Series("probability", probability),
+        pl.Series("position", position.astype(np.int32)),
+    ]  # fmt: skip
 
 
 def scores(rows: pl.DataFrame, request: NDArray[np.int64], bundle: Bundle) -> tuple[Floats, Floats]:
     """Return each row's ordering score and probability, shape (n,) each; a request's rows are contiguous."""
-    matrix = feature_matrix(bundle.history.added_to(rows), bundle.features)
-    if not len(matrix):
+    if not len(rows):
         return np.empty(0), np.empty(0)
+    matrix, residual = model_matrix(rows, bundle)
     logit = bundle.start + np.asarray(bundle.probability.predict(matrix, raw_score=True), np.float64)
     score = logit if bundle.ranker is None else np.asarray(bundle.ranker.predict(matrix, raw_score=True), np.float64)
-    score = score + bundle.history.residual_of(rows)
+    score = score + residual
     if isinstance(bundle.calibrator, StackCalibrator):
         centred, mean_logit = centre_within_request(request, score), mean_within_request(request, logit)
         return score, bundle.calibrator.probability(centred, mean_logit)
     return score, bundle.calibrator.probability(logit)
+
+
+def model_matrix(rows: pl.DataFrame, bundle: Bundle) -> tuple[NDArray[np.float32], Floats]:
+    """Return what the boosters read, (rows, features), and what the items' history adds to the score, (rows,)."""
+    history, residual = bundle.history.of(rows["item_id"])
+    served = bundle.features[: len(bundle.features) - len(bundle.history.kinds)]
+    columns = [feature_matrix(rows, served)] if served else []
+    return np.concatenate([*columns, history], axis=1), residual
 
 
 def padded(request: NDArray[np.int64], values: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
@@ -106,8 +126,11 @@ def _check_ids(candidates: pl.DataFrame) -> None:
     missing = [name for name in ("request_id", "item_id") if name not in candidates.columns]
     if missing:
         raise Refused(what="candidates lack their ids", got=", ".join(candidates.columns), wanted=" and ".join(missing))
-    if candidates.select(pl.any_horizontal(pl.col("request_id", "item_id").is_null().any())).item():
+    request_id, item_id = candidates["request_id"], candidates["item_id"]
+    if request_id.null_count() or item_id.null_count():
         raise Refused(what="a candidate has a null id", wanted="request_id and item_id in every row")
+    if item_id.n_unique() == len(candidates):
+        return
     repeated = candidates.select("request_id", "item_id").is_duplicated()
     if repeated.any():
         first = candidates.filter(repeated).row(0, named=True)

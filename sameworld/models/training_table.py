@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sameworld.models.features import Feature, Kind, feature_matrix, learn_features
 from sameworld.store.artifacts import Artifact, Store
+from sameworld.store.feature_rows import SERVED
 from sameworld.store.parts import example_parts, examples_of
 
 Floats = NDArray[np.float64]
 BASE_BYTES, BYTES_A_ROW, BYTES_A_VALUE = 0.5e9, 300, 10
-BESIDE = ("request", "position", "target", "gain", "completeness", "closed", "shown_at", "item_id")
+BESIDE = ("request", "position", "target", "gain", "completeness", "closed", "shown_at", SERVED, "item_id")
 
 
 def memory_needed(rows: int, features: int) -> float:
@@ -34,7 +35,8 @@ def memory_needed(rows: int, features: int) -> float:
 class TrainingTable:
     """Rows in the order of the training set, a request's together; arrays of shape (rows,) unless said otherwise.
 
-    matrix (rows, features and room); request: a number a request, ascending; item: a place in ``items``, sorted
+    matrix (rows, features and room); request: a number a request, ascending; item: a place in ``items``, sorted;
+    served: whether what was served was logged when the row arrived
     """
 
     features: tuple[Feature, ...]
@@ -46,6 +48,7 @@ class TrainingTable:
     completeness: Floats
     closed: NDArray[np.bool_]
     shown_at: NDArray[np.datetime64]
+    served: NDArray[np.bool_]
     item: NDArray[np.int32]
     items: NDArray[np.str_]
 
@@ -88,6 +91,17 @@ def request_sizes(request: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(np.diff(np.r_[starts, len(request)]), np.int64)
 
 
+def stretch(chosen: NDArray[np.bool_]) -> slice | NDArray[np.bool_]:
+    """Return the chosen rows as a slice where they are one stretch, so that no copy is made of them.
+
+    >>> stretch(np.array([False, True, True])), stretch(np.array([True, False, True])).tolist()
+    (slice(1, 3, None), [True, False, True])
+    """
+    places = np.flatnonzero(chosen)
+    whole = len(places) > 0 and places[-1] - places[0] + 1 == len(places)
+    return slice(int(places[0]), int(places[-1]) + 1) if whole else chosen
+
+
 def _present(part: pl.LazyFrame, kinds: Mapping[str, Kind]) -> list[str]:
     names = set(part.collect_schema().names())
     return [name for name in sorted(kinds) if name in names]
@@ -106,5 +120,6 @@ def _beside(parts: list[pl.DataFrame]) -> dict[str, Any]:
         "completeness": table["completeness"].to_numpy(),
         "closed": table["closed"].to_numpy(),
         "shown_at": table["shown_at"].dt.replace_time_zone(None).to_numpy(),
+        "served": table[SERVED].to_numpy(),
         "item": table["item_id"].to_numpy(),
     }

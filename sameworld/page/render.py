@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from sameworld.page import claims, feedback, leak, plots, view, words
+from sameworld.page import claims, feedback, leak, outages, plots, repeats, view, words
 from sameworld.page.glossary import GLOSSARY
 
 
@@ -59,7 +59,8 @@ def _environment() -> Environment:
         "present": view.mapping,
         "listed": view.listed,
     }
-    environment.globals |= {"words": words, "view": view, "claims": claims, "leak": leak, "feedback": feedback}
+    environment.globals |= {"words": words, "view": view, "claims": claims}
+    environment.globals |= {"leak": leak, "feedback": feedback, "outages": outages, "repeats": repeats}
     return environment
 
 

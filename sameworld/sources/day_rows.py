@@ -6,9 +6,8 @@ the whole log took impressions out, it asks again which of them stood by then.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 
@@ -20,6 +19,7 @@ from sameworld.sources.log_table import impressions_gone
 from sameworld.sources.standing import DUPLICATE, SAME_ARRIVAL
 from sameworld.store.artifacts import fingerprint_of
 from sameworld.store.log import DAY_SHIFT, ROW, VIEW_PREFIX, Log
+from sameworld.store.parquet_facts import span_of
 from sameworld.store.times import day_end, day_start, parse_day, time_text
 
 # A request whose impressions straddle midnight belongs to the day on which it began; one that goes on longer is two.
@@ -70,47 +70,41 @@ class DayRows:
             }
         )
 
-    @cached_property
-    def places(self) -> NDArray[np.int64]:
-        """Each impression's place, in the part's order: its arrival day's number, then its row in that day's file.
-
-        The order is the log's own, but rows of requests that do not stand together follow after all others.
-        """
-        return self.narrow(())[PLACE].to_numpy()
-
     def narrow(self, columns: Sequence[str]) -> pl.DataFrame:
         """Return a few columns of the day's impressions, with request_id, shown_at and PLACE, in the part's order.
 
-        A column that the log lacks is not there.
+        PLACE is a row's place in the log: its arrival day's number, then its row in that day's file. The order is the
+        log's own, but rows of requests that do not stand together follow after all others. A column that the log lacks
+        is not there.
         """
         begin, end = day_start(self.day), day_end(self.day)
         if not self.log.has("impressions"):
             return pl.DataFrame(
                 schema={"request_id": pl.String, "item_id": pl.String, "shown_at": INSTANT, PLACE: pl.Int64}
             )
-        near = pl.col("shown_at").is_between(begin - LONGEST_REQUEST, end + LONGEST_REQUEST, closed="left")
-        seen = self.log.table("impressions", placed=True).filter(near)
+        least, most = begin - LONGEST_REQUEST, end + LONGEST_REQUEST
+        near = pl.col("shown_at").is_between(least, most, closed="left")
+        seen = _with_days_showing(self.log, columns, least, most).table("impressions", placed=True).filter(near)
         names = seen.collect_schema().names()
         wanted = dict.fromkeys(["request_id", "shown_at", *(name for name in columns if name in names)])
         place = pl.col("arrival_day").to_physical().cast(pl.Int64) * DAY_SHIFT + pl.col(ROW).cast(pl.Int64)
         rows = seen.select(*wanted, place.alias(PLACE)).collect(engine="streaming")
         return began_between(rows, begin, end)
 
-    def order(self, places: NDArray[np.int64] | None = None) -> str:
-        """Return the hash over the places: steps that agree on it have the same rows in the same order."""
-        found = self.places if places is None else places
-        return hashlib.sha256(found.tobytes()).hexdigest()
+    def impressions(
+        self, columns: Sequence[str] | None = None, *, places: NDArray[np.int64] | None = None
+    ) -> pl.LazyFrame:
+        """Return the day's impressions, in the part's order; columns None: all.
 
-    def impressions(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-        """Return the day's impressions, a request's rows together, in the order of ``places``; columns None: all.
-
+        places : where they are known already, as the labels' part keeps them; else ``narrow`` finds them
         A column that no file with rows of this day has is not there.
         """
-        falls = np.flatnonzero(np.diff(self.places) <= 0)
-        rising = int(falls[0]) + 1 if len(falls) else len(self.places)
-        parts = self._read(self.places[:rising], columns)
-        if rising < len(self.places):
-            rest = self.places[rising:]
+        places = self.narrow(())[PLACE].to_numpy() if places is None else places
+        falls = np.flatnonzero(np.diff(places) <= 0)
+        rising = int(falls[0]) + 1 if len(falls) else len(places)
+        parts = self._read(places[:rising], columns)
+        if rising < len(places):
+            rest = places[rising:]
             rows = pl.concat(self._read(np.sort(rest), columns), how="diagonal_relaxed").collect(engine="streaming")
             parts.append(rows[np.argsort(np.argsort(rest))].lazy())
         if not parts:
@@ -131,6 +125,40 @@ class DayRows:
                 chosen = frame.select(names if columns is None else [name for name in columns if name in names])
                 found.append(_stretch(chosen, places[first:last] - number))
         return found
+
+
+def _with_days_showing(log: Log, columns: Sequence[str], least: datetime, most: datetime) -> Log:
+    """Return the log with the days of arrival whose impressions were shown in ``[least, most)``, by the files' footers.
+
+    Where those lack one of the columns that the log has, all days are read: the column is null then, not unknown.
+    """
+    file = "impressions.parquet"
+    arrived = [day for day in log.days if file in day.files]
+    spans = [span_of(day.path(file), "shown_at") or (least, least) for day in arrived]
+    days = tuple(day for day, (low, high) in zip(arrived, spans, strict=True) if low < most and high >= least)
+    known = [set(day.manifest["files"][file]["schema"]) for day in days]
+    elsewhere = set().union(*(day.manifest["files"][file]["schema"] for day in arrived)) - set().union(*known)
+    return log if not days or elsewhere & set(columns) else replace(log, days=days)
+
+
+def runs_of(places: NDArray[np.int64]) -> pl.DataFrame:
+    """Return places as runs of following numbers: the first of each, and its length.
+
+    >>> runs_of(np.array([4, 5, 6, 9])).rows()
+    [(4, 3), (9, 1)]
+    """
+    first = np.flatnonzero(np.diff(places, prepend=places[:1] - 2) != 1)
+    return pl.DataFrame({"first": places[first], "length": np.diff(np.append(first, len(places)))})
+
+
+def places_of(runs: pl.DataFrame) -> NDArray[np.int64]:
+    """Return the places that ``runs_of`` was given.
+
+    >>> places_of(runs_of(np.array([4, 5, 6, 9]))).tolist()
+    [4, 5, 6, 9]
+    """
+    first, length = runs["first"].to_numpy(), runs["length"].to_numpy()
+    return np.repeat(first - (np.cumsum(length) - length), length) + np.arange(length.sum())
 
 
 def _stretch(frame: pl.LazyFrame, rows: NDArray[np.int64]) -> pl.LazyFrame:

@@ -49,7 +49,9 @@ class _Reading:
     def of(cls, log: Log, view: str, shown: pl.DataFrame) -> _Reading:
         keys = view_keys(log, view)
         first, last = shown.select(first=pl.col("shown_at").min(), last=pl.col("shown_at").max()).row(0)
-        wanted = shown.select(keys).drop_nulls().unique()
+        # Of one key, a column is made unique quicker than a frame of it.
+        wanted = shown[keys[0]].unique().to_frame() if len(keys) == 1 else shown.select(keys).unique()
+        wanted = wanted.drop_nulls()
         spans = {number: _span(day, view) for number, day in enumerate(log.days) if _file(view) in day.files}
         none = wanted.clear().with_columns(pl.lit(None, pl.Datetime("us", "UTC")).alias(_AT))
         return cls(log, view, wanted, first, last, spans, none)

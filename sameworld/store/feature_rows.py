@@ -10,8 +10,11 @@ import polars as pl
 
 from sameworld.records import Refused
 from sameworld.store.log import Log
+from sameworld.store.parquet_facts import holds_any
 from sameworld.store.times import parse_day
 from sameworld.store.views import feature_name, join_view
+
+SERVED = "features_served"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,21 @@ def feature_columns(
     }
     chosen_served = tuple(name for name in served if name in carried)
     return FeatureColumns(chosen_served, views, lacking)
+
+
+def days_that_serve(log: Log, table: str, served: Sequence[str]) -> tuple[date, ...]:
+    """Return the days of arrival whose files hold any served value: a row of theirs with none is an outage.
+
+    A day without, whose files lack the columns or have nothing in them, was filled in later or logged no features.
+    """
+    found = []
+    for day in log.days:
+        file = f"{table}.parquet"
+        if file in day.files:
+            carried = set(day.manifest["files"][file]["schema"])
+            if holds_any(day.path(file), tuple(name for name in served if name in carried)):
+                found.append(parse_day(day.record["day"]))
+    return tuple(found)
 
 
 def with_features(rows: pl.LazyFrame, log: Log, columns: FeatureColumns, *, cutoff: datetime) -> pl.LazyFrame:

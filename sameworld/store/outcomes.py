@@ -12,7 +12,7 @@ from sameworld.store.log import Log
 
 KEY = ("request_id", "item_id")
 NO_VALUE = "(null)"
-_NUMBER, _OF_EVENT = "sameworld: number", " of the event"
+_NUMBER, _PLACE, _OF_EVENT = "sameworld: number", "sameworld: place", " of the event"
 
 
 def segment_expression(columns: Sequence[str]) -> pl.Expr:
@@ -85,12 +85,13 @@ def outcomes_in_window(
 def _joined(shown: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
     """Return the events beside their impressions: found by one number, which is quicker than by ids, then compared.
 
-    Few impressions have an outcome, and few of a day's outcomes are theirs, so both sides are thinned first.
+    Few impressions have an outcome, so the join is of numbers and places only, and the rest is fetched for its pairs.
     """
     number = (pl.col("request_id").hash(seed=1) ^ pl.col("item_id").hash(seed=2)).alias(_NUMBER)
-    shown, events = shown.with_columns(number), events.with_columns(number)
-    theirs = events.join(shown.select(_NUMBER), on=_NUMBER, how="semi")
-    clicked = shown.join(theirs.select(_NUMBER), on=_NUMBER, how="semi")
-    both = clicked.join(theirs, on=_NUMBER, how="inner", suffix=_OF_EVENT)
+    rows, known = shown.collect(engine="streaming"), events.collect(engine="streaming")
+    ours, theirs = (frame.select(number).with_row_index(name) for name, frame in ((_PLACE, rows), (_OF_EVENT, known)))
+    pairs = theirs.join(ours, on=_NUMBER, how="inner")
+    beside = known[pairs[_OF_EVENT]].rename(lambda name: f"{name}{_OF_EVENT}" if name in KEY else name)
+    both = pl.concat([rows[pairs[_PLACE]], beside], how="horizontal").lazy()
     same = [pl.col(name) == pl.col(f"{name}{_OF_EVENT}") for name in KEY]
-    return both.filter(same).drop(_NUMBER, *(f"{name}{_OF_EVENT}" for name in KEY))
+    return both.filter(same).drop(f"{name}{_OF_EVENT}" for name in KEY)

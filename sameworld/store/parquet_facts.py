@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,26 @@ def null_counts(path: Path) -> tuple[dict[str, int], int]:
         else:
             found[name] = int(pl.scan_parquet(path).select(pl.col(name).null_count()).collect().item())
     return found, footer.num_rows
+
+
+@cache
+def holds_any(path: Path, names: Collection[str]) -> bool:
+    """Say whether any of these flat columns has a value; one whose footer does not say is looked at.
+
+    path : a file that is never written again; names : of columns that it has, hashable
+    """
+    footer = pq.ParquetFile(path).metadata
+    leaves = {footer.schema.column(place).path: place for place in range(len(footer.schema))}
+    for name in names:
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        known = [group.column(leaves[name]).statistics for group in groups]
+        if all(one is not None and one.has_null_count for one in known):
+            nulls = sum(one.null_count for one in known)
+        else:
+            nulls = int(pl.scan_parquet(path).select(pl.col(name).null_count()).collect().item())
+        if nulls < footer.num_rows:
+            return True
+    return False
 
 
 @cache

@@ -28,24 +28,12 @@ from sameworld.spec import Spec, known_keys
 from sameworld.store.artifacts import RECORD, Artifact, Store, canonical, fingerprint_of
 from sameworld.store.code import code_hash, library_versions
 from sameworld.store.local_files import disk_errors, lacks_room
+from sameworld.store.made_by import open_input
 from sameworld.store.times import parse_time, time_text
 
 ROW_GROUP = 131_072
 AT_ONCE = 2
 NO_ROOM = "the root cannot be written"
-# Which step an input of a name must come from: URIs travel through places that can be edited by hand.
-MADE_BY = {
-    "days": "ingest",
-    "log": "resolve",
-    "delay": "measure_delay",
-    "labels": "label",
-    "examples": "assemble",
-    "models": "train",
-    "bundle": "calibrate",
-    "look_back": "look_back",
-    "evaluation": "evaluate",
-    "decision": "decide",
-}
 
 
 class Content(Protocol):
@@ -106,7 +94,8 @@ class Work:
     def part(self, made_by: Step, *, cutoff: str, **inputs: Input) -> Artifact:
         """Make (or reuse) a part of this step's table as an artifact of its own.
 
-        Its keys must be among this step's own, or a change of the spec could miss the parts.
+        Its keys must be among this step's own, or a change of the spec could miss the parts. An input that is a part
+        itself is given as the artifact: by its URI it would be refused as no whole.
         """
         return self.store.open(made_by(store=self.store, spec=self.whole_spec, cutoff=cutoff, **inputs))
 
@@ -264,10 +253,9 @@ def scratch_folder(store: Store) -> Iterator[Path]:
 
 
 def _open(store: Store, name: str, value: Input) -> Opened:
-    step = MADE_BY.get(name)
     if isinstance(value, list):
-        return [store.open(uri, step=step) for uri in value]
-    return store.open(value, step=step) if isinstance(value, str) else value
+        return [open_input(store, name, uri) for uri in value]
+    return open_input(store, name, value) if isinstance(value, str) else value
 
 
 def _fingerprints(value: Opened) -> str | list[str]:

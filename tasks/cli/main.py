@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from sameworld.records import SameworldError
-from tasks.cli import backfill, demo, history, init, run_command, score, show
+from tasks.cli import backfill, demo, history, init, prove, run_command, score, show
 from tasks.cli.console import Answer, clean_stdout, progress_done, say, say_error
 
 INTERRUPTED, BUG, USAGE, CLOSED_PIPE = 130, 70, 2, 141
@@ -39,6 +39,7 @@ app.command("backfill")(backfill.backfill)
 app.command("score")(score.score)
 app.command("show")(show.show)
 app.command("history")(history.history)
+app.command("prove")(prove.prove)
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ from core.core_builders import (
 from sameworld.records import Cannot, Refused
 from sameworld.spec import known_keys
 from sameworld.store.artifacts import Artifact, Store
-from sameworld.store.step import MADE_BY, Step, Work, narrowed, step
+from sameworld.store.made_by import BODIES, MADE_BY, WHOLE
+from sameworld.store.step import Step, Work, narrowed, step
 from tasks.run import planned
 
 STEPS = steps_of_the_flow()
@@ -232,6 +233,30 @@ def test_fault_47_a_uri_of_another_step_than_the_input_expects_is_refused(tmp_pa
         assert caught.value.wanted.startswith(f"{store.root}/artifacts/{MADE_BY[next(iter(inputs))]}/")
 
 
+@pytest.mark.parametrize(("name", "part", "whole"), [("log", "mark_day", "run"), ("days", "copy_day", "ingest_day")])
+def test_fault_47_a_part_of_the_right_step_is_refused_where_the_whole_is_wanted(
+    tmp_path: Path, name: str, part: str, whole: str
+) -> None:
+    store, maker = Store(str(tmp_path)), MADE_BY[name]
+    uri, other = (made_by_a(function, store, maker) for function in (part, whole))
+    with pytest.raises(Refused, match=re.escape(f"{name} is a part of what {maker} makes")) as caught:
+        two_tables(tmp_path, **{name: [uri] if name == "days" else uri})
+    assert caught.value.got == f"{uri}, made by {maker}.{part}"
+    assert caught.value.wanted == f"the whole, made by {maker}.{whole}"
+    assert f"the URI of step {maker}" in caught.value.remedy
+    assert two_tables(tmp_path, **{name: [other] if name == "days" else other}).record == {"answer": 42}
+
+
+def made_by_a(function: str, store: Store, maker: str) -> str:
+    """Publish what a function of this name makes as part of a step."""
+
+    def body(work: Work) -> None:
+        work.record |= {"made by": function}
+
+    body.__name__ = function
+    return a_step(body, name=maker)(store=store, spec=a_spec())
+
+
 def test_the_flow_hands_each_input_what_its_name_expects() -> None:
     handed = {
         (name, value.name.split(".")[0])
@@ -240,6 +265,11 @@ def test_the_flow_hands_each_input_what_its_name_expects() -> None:
         if name != "cutoff" and not isinstance(value, str)
     }
     assert handed == set(MADE_BY.items())
+
+
+def test_every_step_whose_output_is_handed_on_is_made_by_the_function_that_is_named() -> None:
+    for maker in MADE_BY.values():
+        assert hasattr(importlib.import_module(f"tasks.{maker}"), BODIES.get(maker, WHOLE))
 
 
 def test_fault_47_a_uri_of_another_root_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

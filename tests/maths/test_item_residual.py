@@ -53,6 +53,25 @@ def _variance(residual, kept):
     return variance
 
 
+def with_a_look_a_round(kept, rounds=25):
+    """The same EM with a look at all the rows before each round."""
+    item, y, exposure = kept["item"], kept["y"], kept["exposure"]
+    residual, variance = np.zeros(kept["items"]), 0.3
+    for _ in range(rounds):
+        p = expit(kept["logit"] + residual[item])
+        slope = y + (1 - y) * p * (1 - exposure) / (1 - p * exposure) - p
+        curvature = np.bincount(item, exposure * p * (1 - p) ** 2 / (1 - p * exposure)) + 1 / variance
+        residual = residual + np.clip((np.bincount(item, slope) - residual / variance) / curvature, -1, 1)
+        variance = max(float(np.mean(residual**2 + 1 / curvature)), 1e-4)
+    return residual
+
+
+@pytest.mark.parametrize(("items", "sd"), [(200, 0.8), (200, 0.0), (2000, 0.5)])
+def test_few_looks_at_the_rows_find_what_a_look_a_round_finds(items, sd):
+    _, kept = rows(items=items, sd=sd)
+    np.testing.assert_allclose(found(kept), with_a_look_a_round(kept), atol=2e-3)
+
+
 def test_items_that_are_alike_get_almost_no_intercept():
     _, kept = rows(sd=0.0)
     assert np.abs(found(kept)).mean() < 0.12

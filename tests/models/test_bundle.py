@@ -1,8 +1,10 @@
 """The bundle on disk: round trip, equal bytes, and what is never loaded."""
 
 import io
+import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import lightgbm as lgb
@@ -105,6 +107,16 @@ def test_fault_29_a_flipped_byte_is_refused(store, tmp_path):
         load_bundle(store.open(artifact.uri))
 
 
+@pytest.mark.parametrize("name", ["probability.txt", "items.npz", "bundle.json"])
+def test_fault_53_a_bundles_file_that_is_a_link_out_of_the_root_is_refused(store, tmp_path, name):
+    artifact = tiny.publish(store, tiny.write(tmp_path / "b"))
+    stored, outside = Path(artifact.uri) / name, tmp_path / "outside"
+    stored.rename(outside)
+    stored.symlink_to(outside)
+    with pytest.raises(Refused, match=re.escape("a symbolic link leads out of the root")):
+        load_bundle(store.open(artifact.uri))
+
+
 @pytest.mark.parametrize("name", ["probability.txt", "ranker.txt", "items.npz", "bundle.json"])
 def test_fault_55_a_pickle_in_the_place_of_any_file_is_never_loaded(store, tmp_path, name):
     folder = tiny.write(tmp_path / "b")
@@ -124,10 +136,35 @@ def test_fault_55_an_object_array_in_the_statistics_is_never_loaded(store, tmp_p
     assert not (tmp_path / "exploded").exists()
 
 
-def test_fault_55_a_pickle_beside_the_files_is_left_alone(store, tmp_path):
+@pytest.mark.parametrize("name", ["model.pkl", "ranker.pkl", "items.pickle", "calibrator.joblib", "__init__.py"])
+def test_fault_55_a_pickle_beside_the_files_is_left_alone(store, tmp_path, name):
     folder = tiny.write(tmp_path / "b")
-    (folder / "model.pkl").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
     assert loaded(store, folder).version == "20260302-00000000"
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_fault_55_a_file_that_the_manifest_does_not_name_is_no_part_of_the_bundle(store, tmp_path):
+    folder = tiny.write(tmp_path / "b")
+    (folder / "ranker.txt").unlink()
+    artifact = tiny.publish(store, folder)
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    for name in ("ranker.txt", "model.pkl", "items.npz.pkl"):
+        (Path(artifact.uri) / name).write_bytes(bomb)
+    found = store.open(artifact.uri)
+    assert load_bundle(found).ranker is None
+    assert found.content_hash == artifact.content_hash
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_fault_55_a_pickle_renamed_to_npz_or_npy_inside_an_npz_is_never_loaded(store, tmp_path):
+    folder = tiny.write(tmp_path / "b")
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    with zipfile.ZipFile(folder / "items.npz", "w") as archive:
+        for name in ("ids", "rate", "prior", "kinds", "log_ratio", "residual"):
+            archive.writestr(f"{name}.npy", bomb)
+    with pytest.raises(Refused, match=re.escape("the bundle's items.npz cannot be read")):
+        loaded(store, folder)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -136,11 +173,47 @@ def test_the_bomb_of_these_tests_does_explode_when_it_is_loaded(tmp_path):
     assert (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_fault_39_a_feature_list_that_does_not_fit_the_model_is_refused(store, tmp_path, count):
-    records = [feature.as_record() for feature in (*tiny.FEATURES, *tiny.FEATURES)][:count]
-    with pytest.raises(Refused, match=re.escape(f"does not fit its model: got {count} feature")):
-        loaded(store, tiny.write(tmp_path / "b", features=records))
+def changed_about(folder, **changes):
+    """Put other entries into a bundle's bundle.json, as an editor would; None takes one away."""
+    about = json.loads((folder / "bundle.json").read_bytes()) | changes
+    kept = {name: value for name, value in about.items() if value is not None}
+    (folder / "bundle.json").write_bytes(json.dumps(kept).encode())
+    return folder
+
+
+COLOUR, PRICE = (feature.as_record() for feature in tiny.FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("records", "got"),
+    [
+        ([COLOUR], "1 features; unknown to the model: none"),
+        ([COLOUR, PRICE, PRICE], "3 features; unknown to the model: none"),
+        ([PRICE, COLOUR], "2 features; unknown to the model: none"),
+        ([COLOUR, PRICE | {"name": "x_prize"}], "2 features; unknown to the model: x_prize"),
+        ([COLOUR, PRICE | {"kind": "bool"}], "2 features; unknown to the model: x_price"),
+        ([COLOUR | {"levels": ["green", "blue", "red"]}, PRICE], "2 features; unknown to the model: x_colour"),
+    ],
+    ids=["fewer", "more", "other order", "other name", "other kind", "other levels"],
+)
+def test_fault_39_a_feature_list_that_does_not_fit_the_model_is_refused(store, tmp_path, records, got):
+    folder = changed_about(tiny.write(tmp_path / "b"), features=records)
+    words = f"the bundle's feature list does not fit its model: got {got}; wanted the 2 that it was fitted on"
+    with pytest.raises(Refused, match=re.escape(words)):
+        loaded(store, folder)
+
+
+@pytest.mark.parametrize("name", ["version", "cutoff", "features", "start", "calibrator", "examination"])
+def test_fault_39_a_bundle_that_lacks_an_entry_is_refused_by_its_name(store, tmp_path, name):
+    folder = changed_about(tiny.write(tmp_path / "b"), **{name: None})
+    with pytest.raises(Refused, match=re.escape(f"the bundle's bundle.json cannot be read: got no {name}")):
+        loaded(store, folder)
+
+
+def test_fault_39_a_feature_without_its_kind_is_refused(store, tmp_path):
+    folder = changed_about(tiny.write(tmp_path / "b"), features=[COLOUR, {"name": "x_price", "levels": []}])
+    with pytest.raises(Refused, match=re.escape("a feature without 'kind'")):
+        loaded(store, folder)
 
 
 def test_another_steps_artifact_is_no_bundle(store, tmp_path):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sameworld.models.decision import Evidence, Outcome, decide
+from sameworld.models.decision import Drill, Evidence, Outcome, decide
 from sameworld.records import Cannot, Estimate
 
 PROMOTE, HOLD, REJECT = Outcome
@@ -136,3 +136,57 @@ def test_fault_40_a_number_that_is_none_holds_in_a_sentence():
         "ndcg@10 against popular: the estimate is not a number",
         "guardrail calibration_ratio: the estimate is not a number",
     )
+
+
+BELOW, WITHIN, ABOVE = Estimate(0.55, 0.5, 0.6), Estimate(0.97, 0.9, 1.05), Estimate(1.5, 1.4, 1.6)
+TOUCHES, WIDE = Estimate(0.75, 0.69, 0.81), Estimate(0.9, 0.6, 1.3)
+
+
+def drilled(under, hit, share=0.05):
+    features = ("x_a", "x_b", "x_c", "x_d", "x_e")
+    return decide(
+        evidence(drills=[Drill(features, share, drilled=under, hit=hit)]),
+        margin=0.002, guardrails=RANGE, drill_calibration=[0.8, 1.25],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("under", "hit", "share", "expected"),
+    [
+        (BELOW, BELOW, 0.05, REJECT),
+        (ABOVE, ABOVE, 0.05, REJECT),
+        (BELOW, BELOW, 0.01, REJECT),
+        (BELOW, BELOW, 0.009, PROMOTE),  # too rare to decide
+        (BELOW, BELOW, 0.0, PROMOTE),
+        (TOUCHES, BELOW, 0.05, PROMOTE),  # reaches into the range
+        (BELOW, TOUCHES, 0.05, PROMOTE),
+        (BELOW, WITHIN, 0.05, PROMOTE),  # nulls with good reason: those who really lacked it were told right
+        (BELOW, ABOVE, 0.05, PROMOTE),
+        (BELOW, WIDE, 0.05, PROMOTE),
+        (WITHIN, BELOW, 0.05, PROMOTE),
+        (BELOW, Cannot("no positives"), 0.05, PROMOTE),
+        (Cannot("no positives"), BELOW, 0.05, PROMOTE),
+        (NOT_A_NUMBER, BELOW, 0.05, PROMOTE),
+        (BELOW, NOT_A_NUMBER, 0.05, PROMOTE),
+    ],
+)
+def test_an_outage_that_was_seen_rejects_only_where_drill_and_experience_agree(under, hit, share, expected):
+    assert drilled(under, hit, share).outcome is expected
+
+
+def test_what_an_outage_broke_is_said_in_words():
+    assert drilled(BELOW, BELOW).reasons == (
+        "without x_a, x_b, x_c, x_d and 1 more, as 5.0% of requests were: calibration_ratio 0.550 [0.500, 0.600], "
+        "allowed 0.8 to 1.25; of those requests themselves 0.550 [0.500, 0.600]: broken",
+    )
+
+
+@pytest.mark.parametrize(("hit", "said"), [(WIDE, "too wide to tell"), (Cannot("no positives"), "no positives")])
+def test_an_outage_of_which_little_is_known_adds_a_reason_and_holds_nothing(hit, said):
+    found = drilled(BELOW, hit)
+    assert found.outcome is PROMOTE
+    assert any(reason.startswith("without x_a") and reason.endswith(said) for reason in found.reasons)
+
+
+def test_an_outage_that_the_model_bears_is_no_reason():
+    assert not [reason for reason in drilled(WITHIN, WITHIN).reasons if reason.startswith("without")]

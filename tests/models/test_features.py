@@ -46,6 +46,18 @@ def test_the_matrix_equals_a_cell_by_cell_reading():
     np.testing.assert_array_equal(feature_matrix(table, ALL), np.array(slow, dtype=np.float32))
 
 
+@pytest.mark.parametrize("code", [pl.String, pl.Categorical])
+def test_few_rows_read_as_many_do(monkeypatch, code):
+    odd = {"x_gone": [1e300, None, 2.0**53 + 2] * 200, "x_count": [2**62 + 1, None, -7] * 200}
+    table = frame(600).with_columns(
+        pl.col("x_city").cast(code), **{name: pl.Series(each) for name, each in odd.items()}
+    )
+    few = feature_matrix(table, ALL)
+    monkeypatch.setattr(features, "FEW_ROWS", 10)
+    np.testing.assert_array_equal(feature_matrix(table, ALL), few)
+    assert np.isnan(few).any()
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_features_that_the_frame_lacks_are_missing_in_every_row(count):
     matrix = feature_matrix(pl.DataFrame({"request_id": ["r"] * count}), ALL)

@@ -6,7 +6,8 @@ import pytest
 from models import tiny
 from scipy.special import expit
 
-from sameworld.models.objective import exposed_gradients, exposed_log_loss, starting_logit
+from sameworld.models import objective
+from sameworld.models.objective import ExposedLikelihood, exposed_gradients, exposed_log_loss, starting_logit
 from sameworld.models.training import fit_probability
 
 
@@ -35,6 +36,29 @@ def test_the_curvature_is_positive_and_exact_for_the_expected_row_at_full_exposu
     assert (exposed_gradients(raw, y, exposure, weight)[1] > 0).all()
     p = expit(raw)
     np.testing.assert_allclose(exposed_gradients(raw, y, np.ones_like(raw), weight)[1], weight * p * (1 - p))
+
+
+def posterior_gradients(raw, y, exposure, weight):
+    """The slope p − q and its curvature as the papers write them, in 64 bits."""
+    p = expit(raw)
+    q = y + (1 - y) * p * (1 - exposure) / (1 - p * exposure)
+    return weight * (p - q), weight * np.maximum(p * (1 - p) * (y + (1 - y) * exposure), objective.SMALLEST_HESSIAN)
+
+
+def test_gradients_in_32_bits_are_those_of_64_as_far_as_lightgbm_reads_them(monkeypatch):
+    monkeypatch.setattr(objective, "BLOCK_ROWS", 64)
+    rows = draws(1000)
+    found = ExposedLikelihood.of(*rows[1:]).gradients(rows[0])
+    assert [one.dtype for one in found] == [np.float32, np.float32]
+    for one, wanted in zip(found, posterior_gradients(*rows), strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=3e-6)
+
+
+def test_blocks_of_rows_change_no_bit(monkeypatch):
+    rows = draws(1000)
+    whole = ExposedLikelihood.of(*rows[1:]).gradients(rows[0])
+    monkeypatch.setattr(objective, "BLOCK_ROWS", 17)
+    np.testing.assert_array_equal(ExposedLikelihood.of(*rows[1:]).gradients(rows[0]), whole)
 
 
 def test_extreme_scores_and_exposures_stay_finite():

@@ -77,6 +77,13 @@ def test_a_request_ranks_the_same_alone_and_in_company():
     assert_frame_equal(alone, rank(frame, tiny.bundle(), EXPLORE).filter(request_id="r007"), abs_tol=1e-12)
 
 
+def test_columns_of_the_same_name_are_ranked_anew_in_any_company():
+    frame = tiny.candidates().with_columns(score=pl.lit("old"), position=pl.lit(0))
+    alone = rank(frame.filter(request_id="r007"), tiny.bundle())
+    assert_frame_equal(alone, rank(frame, tiny.bundle()).filter(request_id="r007"), abs_tol=1e-12)
+    assert alone["position"].sort().to_list() == [1, 2, 3, 4, 5, 6]
+
+
 def test_seeds_reproduce_and_other_seeds_draw_anew():
     first, again = (rank(tiny.candidates(), tiny.bundle(), EXPLORE) for _ in range(2))
     other = rank(tiny.candidates(), tiny.bundle(), Exploration(tau=0.5, epsilon=0.1, seed=12))

@@ -15,7 +15,7 @@ from models import tiny
 
 from benchmarks import lambdarank_oracle as oracle
 from sameworld.maths.ranking import ndcg_by_request
-from sameworld.models.training import fit_probability, fit_ranker
+from sameworld.models.training import binned, binned_rows, fit_gain, fit_probability, fit_ranker
 from sameworld.records import Refused
 
 
@@ -46,6 +46,9 @@ def text_hash(threads):
     rows, stop, fit = tiny.rows(requests=500), tiny.rows(seed=9), {**tiny.FIT, "settings": settings, "max_rounds": 8}
     fitted = [fit_probability(rows, **{**fit, "stop": stop}), fit_ranker(rows, **{**fit, "stop": stop})]
     fitted.append(fit_ranker(rows, **fit, debias_position=True))
+    bins = binned(rows.matrix, settings=settings, categories=[0])
+    some = replace(rows, matrix=binned_rows(bins, np.ones(len(rows.target), np.bool_)))
+    fitted.append(fit_gain(some, **fit))
     return hashlib.sha256("".join(one.text for one in fitted).encode()).hexdigest()
 
 
@@ -59,6 +62,49 @@ def text_hash_of_a_process(omp_threads):
 
 def test_fault_60_any_number_of_threads_gives_the_same_bytes():
     assert len({text_hash(threads) for threads in (1, 2, 4)} | {text_hash_of_a_process("3")}) == 1
+
+
+def on_bins(rows, chosen=None):
+    chosen = np.ones(len(rows.target), np.bool_) if chosen is None else chosen
+    bins = binned(rows.matrix, settings=tiny.SETTINGS, categories=[0])
+    return replace(rows, matrix=binned_rows(bins, chosen))
+
+
+def test_bins_made_once_give_every_model_the_text_of_its_own_matrix():
+    rows = tiny.rows()
+    shared = on_bins(rows)
+    for fit in (fit_probability, fit_gain, fit_ranker, fit_probability):
+        assert fit(shared, **tiny.FIT).text == fit(rows, **tiny.FIT).text
+
+
+def chosen_rows(rows, chosen):
+    kept = {
+        name: getattr(rows, name)[chosen] for name in ("matrix", "target", "gain", "exposure", "weight", "position")
+    }
+    return replace(rows, **kept, sizes=np.full(chosen.sum() // 8, 8))
+
+
+def test_a_choice_of_binned_rows_is_fitted_on_those_rows_and_stopped_by_others():
+    rows = tiny.rows()
+    coarse = replace(rows, matrix=np.round(rows.matrix))  # so few values that any choice of rows has the same bins
+    early = np.repeat(np.arange(300) < 200, 8)
+    bins = binned(coarse.matrix, settings=tiny.SETTINGS, categories=[0])
+    texts = []
+    for matrices in ((binned_rows(bins, early), binned_rows(bins, ~early)), (None, None)):
+        fit, stop = (chosen_rows(coarse, one) for one in (early, ~early))
+        if matrices[0] is not None:
+            fit, stop = (replace(one, matrix=matrix) for one, matrix in zip((fit, stop), matrices, strict=True))
+        texts.append(fit_probability(fit, **{**tiny.FIT, "stop": stop}).text)
+    assert trees(texts[0]) == trees(texts[1])
+
+
+@pytest.mark.parametrize("fit", [fit_probability, fit_gain])
+def test_scores_kept_from_the_fitting_are_the_models_own(fit):
+    rows = tiny.rows()
+    fitted = fit(rows, **tiny.FIT, keep_raw=True)
+    predicted = fitted.start + lgb.Booster(model_str=fitted.text).predict(rows.matrix, raw_score=True)
+    np.testing.assert_allclose(fitted.raw, predicted, atol=1e-12)
+    assert not len(fit(rows, **tiny.FIT).raw)
 
 
 def test_position_debiasing_changes_the_ranker():
@@ -118,3 +164,15 @@ def trees(text):
 
 def test_the_text_names_nothing_of_the_machine():
     assert "num_threads" not in tiny.texts()[0] + tiny.texts()[1]
+
+
+def test_a_ranker_of_two_halves_of_every_request_is_that_of_the_whole():
+    whole, settings = tiny.rows(), {**tiny.SETTINGS, "min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 5.0}
+    twice = {name: np.concatenate([one, one]) for name, one in vars(whole).items() if one is not None}
+    halves = replace(whole, **twice, share=np.full(2 * len(whole.target), 0.5))
+    made = [lgb.Booster(model_str=fit_ranker(rows, **{**tiny.FIT, "settings": settings}).text)
+            for rows in (whole, halves)]  # fmt: skip
+    first, second = (one.predict(whole.matrix) for one in made)
+    assert second == pytest.approx(first, abs=1e-6)
+    alone = fit_ranker(replace(halves, share=None), **{**tiny.FIT, "settings": settings})
+    assert lgb.Booster(model_str=alone.text).predict(whole.matrix) != pytest.approx(first, abs=1e-3)

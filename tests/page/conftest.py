@@ -44,7 +44,10 @@ def full_report() -> dict[str, Any]:
         "policy_value": policy_value(),
         "skew": [skew("x_item_ctr", 0.0004), skew("x_user_age_days", 0.0), skew("x_price", 0.0121)],
         "staleness": [record("view joined_share q50_hours q90_hours q99_hours", "item_stats", 0.98, 12.0, 21.5, 60.0)],
-        "drills": [drill("item_stats", 0.081, 9_752, 0.7421), drill("user_profile", 0.034, 4_093, 0.7604)],
+        "drills": [
+            drill(["x_ctr", "x_buys"], 0.081, 9_752, 0.7421, reasons={"timeout": 0.9, "not stated": 0.1}),
+            drill([f"x_user_{n}" for n in range(6)], 0.0, 0, 0.7604, reasons={"cannot": "no request lacked them"}),
+        ],
         "loop": loop(),
         "leak": leak(),
         "early": early(),
@@ -70,9 +73,13 @@ def labels() -> dict[str, Any]:
     return record(names, 11_980_400, 9_120_210, 2_860_190, 0.76126, 351_020, 412, kinds)
 
 
-def drill(outage: str, hit: float, requests: int, metric: float) -> dict[str, Any]:
-    with_it, without = {"ndcg@10": about(metric, 0.004)}, {"ndcg@10": about(0.7688, 0.003)}
-    return record("outage share requests with without", outage, hit, requests, with_it, without)
+def drill(outage: list[str], hit: float, requests: int, metric: float, *, reasons: dict[str, Any]) -> dict[str, Any]:
+    compared = record("with without delta", about(metric, 0.004), about(0.7688, 0.003), about(metric - 0.7688, 0.002))
+    ratios = record("with without delta", about(0.912, 0.03), about(1.008, 0.02), about(-0.096, 0.01))
+    of_hit = {"calibration_ratio": about(0.973, 0.06) if requests else {"cannot": "no judged request lacked them"}}
+    metrics = {"ndcg@10": compared, "calibration_ratio": ratios}
+    names = "outage kind request_share requests reasons hit metrics"
+    return record(names, outage, "group", hit, requests, reasons, of_hit, metrics)
 
 
 def leak() -> dict[str, Any]:

@@ -269,6 +269,23 @@ def test_what_exploring_would_buy_is_drawn_without_a_cost_where_that_is_not_know
     assert "Cannot say: no request logs its branch" in Page(html).text
 
 
+def test_an_outage_says_what_it_costs_how_often_it_came_and_why(full: Page) -> None:
+    assert "x_ctr, x_buys timeout 90 %, not stated 10 % 0.7421 0.7381 to 0.7461 −0.0267 −0.0287 to −0.0247" in full.text
+    assert "0.912 0.882 to 0.942 0.97 0.91 to 1.03 8.1 % 9,752 requests" in full.text
+
+
+def test_an_outage_that_never_came_names_its_first_features_and_says_why_it_has_no_requests(full: Page) -> None:
+    assert "x_user_0, x_user_1, x_user_2, x_user_3 and 2 more 0.7604" in full.text
+    assert "Cannot say: no judged request lacked them 0 % 0 requests" in full.text
+
+
+def test_where_the_deciding_metric_has_no_number_outages_are_drawn_by_another(report: dict[str, Any]) -> None:
+    for drill in report["drills"]:
+        cannot = {which: {"cannot": "the log has no lists"} for which in ("with", "without", "delta")}
+        drill["metrics"] |= {"ndcg@10": cannot, "normalised_entropy": drill["metrics"]["ndcg@10"]}
+    assert "normalised entropy without them stands above" in Page(render(report, plots={})).text
+
+
 def test_the_early_read_says_what_is_known_so_far_and_of_how_much(full: Page) -> None:
     assert "2,860,190 rows, 2026-03-12 18:00 UTC to 2026-03-20 00:00 UTC; 21,400 positives known so far" in full.text
     assert "58.21 % of those to come" in full.text

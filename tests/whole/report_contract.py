@@ -20,7 +20,9 @@ delay.landing_lag_hours.*.(q50|q90|q99)
 delay.curves.[].(kind|segment|window_days|rate|completeness)
 delay.shift.(alarm|reason)
 labels.(rows|closed|open|closed_share|positives|late_after_close|by_kind)
-training_set.(rows|requests|from|to|features|served_share|replayed_share|splits)
+training_set.(rows|requests|from|to|features|served_share|replayed_share|replay|splits|repeats)
+training_set.repeats.(rule|clusters|clustered_share|contradictory_share|bots|bot_share|effective_rows|same_pair)
+training_set.repeats.base_rate.(as_logged|by_rule)
 position.examination
 model.(version|rounds|features|bundle|backtest_bundle)
 metrics.(mrr|normalised_entropy|calibration_ratio|ece|auc|coverage|exposure_gini).(popular|logged)
@@ -28,7 +30,7 @@ slices.[].(slice|value|rows|metrics)
 policy_value.(value|low|high|method|from|to|requests|left_out_share|logged|lift|ess|clipped_mass|check|checks)
 skew.[].(feature|view|compared|mismatch_share|missing_share|extra_share|stale_share)
 staleness.[].(view|joined_share|q50_hours|q90_hours|q99_hours)
-drills.[].outage
+drills.[].(outage|kind|request_share|requests|reasons|hit|metrics)
 loop.(rows|requests|from|to|by_day|budget)
 loop.(explored_share|own_choice_share|support|concentration|exploration_cost|epsilon_enough|alarm)
 loop.(explored_share|own_choice_share|support|concentration).(value|trend)
@@ -62,6 +64,8 @@ leak.inflation
 leak.by_source.*.inflation
 leak.metrics.*.inflation
 leak.snapshot.*.inflation
+drills.[].metrics.*.(with|without|delta)
+drills.[].hit.calibration_ratio
 """
 
 
