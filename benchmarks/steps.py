@@ -186,6 +186,8 @@ def page(figures: Sequence[Figure], *, seed: int) -> str:
         *_growth_table(figures),
         *_next_day_table(figures),
         *_others_table(figures),
+        "Which bounds are missed and why, what was tried, and 100 million impressions: [notes](benchmark_notes.md).",
+        "",
     ]
     return "\n".join(lines)
 
