@@ -90,7 +90,7 @@ def test_a_run_prints_its_report_and_finishes_with_0(world: World) -> None:
 
 
 def test_progress_goes_to_stderr_step_by_step(world: World) -> None:
-    assert world.said.err.splitlines()[0].split() == ["1/26", "ingest"]
+    assert world.said.err.splitlines()[0].split() == ["1/29", "ingest"]
     assert "promote" in world.said.err
 
 

@@ -44,7 +44,8 @@ def settings(home: Path, port: int) -> dict[str, str]:
         "API__WORKERS": 1,
         "API__SECRET_KEY": secret,
         "API_AUTH__JWT_SECRET": secret,
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        # A writer waits a minute for another, not SQLite's five seconds, which a busy machine exceeds.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
         "DAG_PROCESSOR__PARSING_PROCESSES": 1,
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 600,
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.2,
@@ -136,7 +137,7 @@ class Airflow:
     def ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Ask the REST API; an answer that is no success fails with its words."""
         answer = requests.request(
-            verb, f"{self.address}{path}", json=body, headers={"Authorization": f"Bearer {self.token}"}, timeout=60
+            verb, f"{self.address}{path}", json=body, headers={"Authorization": f"Bearer {self.token}"}, timeout=120
         )
         assert answer.ok, f"{verb} {path}: {answer.status_code} {answer.text}\n{self.last_words()}"
         return answer.json()
