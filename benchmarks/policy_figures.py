@@ -147,7 +147,7 @@ def _examination(world: Examined, *, small: bool) -> dict[str, Any]:
             "off": _worst([one.value for one in estimates], world.theta),
             "rates off": _worst((count / count[0]).tolist(), world.theta),
             "covered": sum(
-                one.low <= theta <= one.high
+                bool(one.low <= theta <= one.high)
                 for some in parts
                 for one, theta in zip(some[1:], world.theta[1:], strict=True)
             ),
