@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def null_counts(path: Path) -> tuple[dict[str, int], int]:
@@ -60,4 +62,8 @@ def span_of(path: Path, column: str) -> tuple[datetime, datetime] | None:
     known = [footer.row_group(number).column(place).statistics for number in range(footer.num_row_groups)]
     if not known or not all(one is not None and one.has_min_max for one in known):
         return None
-    return min(one.min for one in known), max(one.max for one in known)
+    if '"timeUnit": "microseconds"' not in footer.schema.column(place).logical_type.to_json():
+        return min(one.min for one in known), max(one.max for one in known)
+    # As numbers: to make times of them, pyarrow would import pandas, which takes longer than reading all footers.
+    low, high = min(one.min_raw for one in known), max(one.max_raw for one in known)
+    return _EPOCH + timedelta(microseconds=low), _EPOCH + timedelta(microseconds=high)
