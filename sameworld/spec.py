@@ -265,8 +265,10 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     for name, field in model.model_fields.items():
         shown = f"{prefix}{field.alias or name}"
         inner = field.annotation
-        nested = isinstance(inner, type) and issubclass(inner, BaseModel)
-        keys += _known_keys(inner, f"{shown}.") if nested else [shown]  # type: ignore[arg-type]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _known_keys(inner, f"{shown}.")
+        else:
+            keys.append(shown)
     return keys
 
 

@@ -20,6 +20,7 @@ from sameworld.store.times import time_text
 NOT_YET = Cannot("not measured yet").as_record()
 COMPLETENESS_DAYS = (1, 3, 7)
 FLOW = "tasks.flow"
+LABELS = ("rows", "closed", "open", "closed_share", "positives", "late_after_close", "by_kind", "moves")
 SKEW = ("feature", "view", "compared", "mismatch_share", "missing_share", "extra_share", "stale_share")
 STALENESS = ("view", "joined_share", "q50_hours", "q90_hours", "q99_hours")
 
@@ -57,12 +58,12 @@ def run(
         "run": _about(name, spec, cutoff, made, seconds),
         "log": made.section("resolve", lambda one: one.record["tables"]),
         "delay": made.section("measure_delay", _delay),
-        "labels": made.section("label", _labels),
+        "labels": made.section("label", lambda one: _named(one, *LABELS)),
         "training_set": made.section("assemble", lambda one: _training_set(one, made)),
         "position": made.section("calibrate", lambda one: {"examination": one.record["examination"]}),
         "model": made.section("calibrate", lambda one: _model(one, made)),
         "metrics": made.section("evaluate", lambda one: one.record["metrics"]),
-        "evaluated": made.section("evaluate", _evaluated),
+        "evaluated": made.section("evaluate", lambda one: _named(one, "rows", "requests", "positives", "from", "to")),
         "slices": made.section("evaluate", lambda one: one.record["slices"]),
         "policy_value": made.section("evaluate", lambda one: one.record["policy_value"]),
         "skew": made.section("measure_skew", lambda one: _in_order(one.record["skew"], SKEW)),
@@ -176,15 +177,14 @@ def _curve(kind: str, segment: str, record: dict[str, Any], window_days: float) 
     }
 
 
-def _labels(labels: Artifact) -> dict[str, Any]:
-    names = ("rows", "closed", "open", "closed_share", "positives", "late_after_close", "by_kind", "moves")
-    return {name: labels.record[name] for name in names}
+def _named(artifact: Artifact, *names: str) -> dict[str, Any]:
+    return {name: artifact.record[name] for name in names}
 
 
 def _training_set(examples: Artifact, made: _Made) -> dict[str, Any]:
     record = examples.record
     return {
-        **{name: record[name] for name in ("rows", "requests", "from", "to", "served_share")},
+        **_named(examples, "rows", "requests", "from", "to", "served_share"),
         **{name: made.section("train", lambda one, n=name: one.record[n]) for name in ("replayed_share", "replay")},
         "features": [{"name": name, "kind": kind} for name, kind in sorted(record["features"].items())],
         "splits": record["splits"],
@@ -214,10 +214,6 @@ def _model(bundle: Artifact, made: _Made) -> dict[str, Any]:
         "bundle_hash": bundle.content_hash,
         "backtest_bundle": judged,
     }
-
-
-def _evaluated(evaluation: Artifact) -> dict[str, Any]:
-    return {name: evaluation.record[name] for name in ("rows", "requests", "positives", "from", "to")}
 
 
 def _loop(made: _Made) -> Any:

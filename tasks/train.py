@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sameworld.models.bundle import item_statistics
 from sameworld.models.donor_copies import DonorCopies, donor_copies
-from sameworld.models.examination import Theta, estimate_examination
+from sameworld.models.examination import Theta
 from sameworld.models.features import Feature
 from sameworld.models.gain_completeness import gain_completeness
 from sameworld.models.item_history import ItemHistory, history_features, learn_history, left_by_model
@@ -255,11 +255,7 @@ def _examination(work: Work, log: Artifact, examples: pl.LazyFrame) -> Theta:
     """Estimate examination on closed rows of requests whose law of ordering is known."""
     if work.spec.train.position == "none":
         return Theta((), "train.position is none")
-    try:
-        view = Log.open(log, work.store)
-        return Theta(tuple(estimate_examination(view, examples.filter("closed"), seed=work.spec.train.seed)), "")
-    except Refused as refusal:
-        return Theta((), str(refusal))
+    return Theta.of(Log.open(log, work.store), examples.filter("closed"), seed=work.spec.train.seed)
 
 
 def _write(work: Work, pair: _Pair, trainer: _Trainer, shipped: NDArray[np.bool_]) -> None:

@@ -28,6 +28,14 @@ class Theta:
     estimates: tuple[Estimate, ...]
     reason: str
 
+    @classmethod
+    def of(cls, log: Log, closed: pl.LazyFrame, *, seed: int) -> Theta:
+        """Estimate it as :func:`estimate_examination` does; what is refused there is the reason here."""
+        try:
+            return cls(tuple(estimate_examination(log, closed, seed=seed)), "")
+        except Refused as refusal:
+            return cls((), str(refusal))
+
     def values(self) -> NDArray[np.float64]:
         """Return theta by position, (positions,), in [0.01, 1]; all of it 1 where it can't be told."""
         found = np.array([one.value for one in self.estimates]) if self.estimates else np.ones(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -88,12 +89,12 @@ def _with_part(frame: pl.LazyFrame, day: date) -> pl.LazyFrame:
     return frame.with_columns(part=pl.lit(day))
 
 
-def _as_of(rows: pl.LazyFrame, record: Mapping[str, object]) -> pl.LazyFrame:
+def _as_of(rows: pl.LazyFrame, record: Mapping[str, Any]) -> pl.LazyFrame:
     """Add what depends on the cutoff: which labels have closed, how old they are, how complete."""
     cutoff = parse_time(str(record["cutoff"]))
     age = (pl.lit(cutoff) - pl.col("shown_at")).dt.total_microseconds() / 3.6e9
     rows = rows.with_columns(closed=pl.col("closes_at") <= cutoff, age_hours=age)
-    curves = {name: DelayCurve.from_record(curve) for name, curve in dict(record["curves"]).items()}  # type: ignore[call-overload]
+    curves = {name: DelayCurve.from_record(curve) for name, curve in record["curves"].items()}
     return rows.with_columns(
         completeness=pl.struct("age_hours", "segment", "closed").map_batches(
             lambda column: pl.Series(completeness(column.struct.unnest(), curves)),

@@ -35,7 +35,14 @@ class Said:
 
 
 class Contender(Protocol):
-    """Who serves a shop: an unaware team, or the product."""
+    """Who serves a shop: an unaware team, or the product.
+
+    judged_days : days after each ship that its own back-test will read, so that production is counted from later on
+    """
+
+    @property
+    def judged_days(self) -> int:
+        """How many they are."""
 
     def ship(self) -> None:
         """Put a model of all that is known into service."""
@@ -74,7 +81,7 @@ def run_arm(course: Course, shop: Shop, who: Contender, *, target: str, metric: 
     """Serve a course from the launch on.
 
     Truth is, for the AUC, the true NDCG of each day's order; else the metric in production: of the model that each
-    midnight shipped, over all the days that it served, with all labels.
+    midnight shipped, over the days that it served and that its back-test did not read, with all labels.
     """
     arm, shipped = Arm(shop), -1
     for day in range(course.days + 1):
@@ -82,7 +89,7 @@ def run_arm(course: Course, shop: Shop, who: Contender, *, target: str, metric: 
         if said is not None:
             arm.offline[said.about], arm.said_at[said.about] = said.value, day
         if shipped >= 0 and (day == course.days or day in course.ships) and metric != AUC:
-            rows = shop.shown(shipped, day)
+            rows = shop.shown(shipped + who.judged_days, day)
             arm.truth[shipped] = normalised_entropy(who.probability(rows), rows[target].to_numpy())
         if day == course.days:
             break
@@ -114,6 +121,7 @@ class Unaware:
     blind: Blind
     target: str
     model: Naive | None = None
+    judged_days: int = 0  # it holds requests out of the days before; blind to nulls alone, it means the same rows
 
     def ship(self) -> None:
         """Refit on all days that it reads."""

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t
 
 from tasks.cli.proof_failures import Found, metric_of
-from tasks.cli.proof_worlds import ALL, AUC, DELAY, LOOP, NULLS, Proof
+from tasks.cli.proof_worlds import ALL, AUC, DELAY, DETERMINISTIC, EXPLORING, LOOP, NULLS, Proof
 
 WITHIN_BACKTEST, WITHIN_ORACLE, POINTS = 0.01, 0.02, 0.04
 ABOVE, BELOW = "the interval is above 0", "the interval is below 0"
@@ -56,14 +56,14 @@ def _below(it: Mapping[str, float]) -> bool:
 
 
 def _within(reach: float) -> Callable[[Mapping[str, float]], bool]:
-    return lambda it: abs(it["value"]) <= reach
+    return lambda it: -reach <= it["low"] and it["high"] <= reach
 
 
 _MORE = Wanted("reward share, fixed minus broken", "fixed.share", "broken.share", ABOVE, _above)
 _WORSE = Wanted("broken: production minus the back-test", "broken.truth", "broken.offline", ABOVE, _above)
 _BETTER = Wanted("production, fixed minus broken", "fixed.truth", "broken.truth", BELOW, _below)
 _PROMISE = ("fixed: production minus the back-test", "fixed.truth", "fixed.offline")
-_KEPT = Wanted(*_PROMISE, f"within {WITHIN_BACKTEST}", _within(WITHIN_BACKTEST))
+_KEPT = Wanted(*_PROMISE, f"the interval is within {WITHIN_BACKTEST}", _within(WITHIN_BACKTEST))
 _CLAIMS: dict[str, tuple[Wanted, ...]] = {
     LOOP: (
         Wanted("broken: offline, late minus early", "broken.offline", "broken.offline early", ABOVE, _above),
@@ -75,13 +75,13 @@ _CLAIMS: dict[str, tuple[Wanted, ...]] = {
     NULLS: (
         _WORSE,
         Wanted("fixed: production minus what the oracle's nulls give", "fixed.truth", "oracle.truth",
-               f"within {WITHIN_ORACLE}", _within(WITHIN_ORACLE)),
+               f"the interval is within {WITHIN_ORACLE}", _within(WITHIN_ORACLE)),
         _BETTER,
     ),
     ALL: (
         _WORSE,
-        Wanted("reward share net of exploration, fixed minus broken", "fixed.share", "broken.share",
-               f"at least {POINTS}, above 0", lambda it: it["value"] >= POINTS and _above(it)),
+        Wanted("reward share as served, exploration paid for, fixed minus broken", "fixed.share", "broken.share",
+               f"the interval is above {POINTS}", lambda it: it["low"] >= POINTS),
     ),
 }  # fmt: skip
 # What stands beside the claims without being one.
@@ -118,7 +118,8 @@ def failure_record(proof: Proof, worlds: Sequence[Found]) -> dict[str, Any]:
         "days": {
             who: {what: _by_day(worlds, who, what) for what in ("offline", "truth")} for who in ("broken", "fixed")
         },
-        "world": _changed(proof),
+        "world": _parameters(proof),
+        "serving": {"broken": DETERMINISTIC if name in (LOOP, ALL) else EXPLORING, "fixed": EXPLORING},
     }
 
 
@@ -151,6 +152,6 @@ def _by_day(worlds: Sequence[Found], who: str, what: str) -> list[dict[str, Any]
     return [{"day": day, "mean": float(np.mean(by_day[day])), "seeds": len(by_day[day])} for day in sorted(by_day)]
 
 
-def _changed(proof: Proof) -> dict[str, Any]:
-    whole = vars(proof.of_seed(0))
-    return {name: value for name, value in whole.items() if name not in ("seed", "first_day", "examination")}
+def _parameters(proof: Proof) -> dict[str, Any]:
+    whole, apart = vars(proof.of_seed(0)), ("seed", "first_day", "examination", *EXPLORING)
+    return {name: value for name, value in whole.items() if name not in apart}

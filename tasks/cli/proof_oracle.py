@@ -20,7 +20,7 @@ DRAWS = 4  # each impression under as many outages
 
 
 def production_of_oracle(product: Product, ship: int, until: int) -> float:
-    """Return the normalised entropy, on what the product served from a ship on, of a model that knew the null law.
+    """Return the normalised entropy, on what the product served once judged, of a model that knew the null law.
 
     It is fitted with the product's objective on the same days as warehoused, each row under outages drawn from the
     world's own law, with true examination and all labels that will ever come.
@@ -36,7 +36,7 @@ def production_of_oracle(product: Product, ship: int, until: int) -> float:
         Rows(matrix, y, y, seen, np.ones(len(y)), sizes, position),
         stop=None, settings=SETTINGS, max_rounds=ROUNDS, patience=ROUNDS, categories=[],
     )  # fmt: skip
-    served = shop.shown(ship, until)
+    served = shop.shown(ship + product.judged_days, until)
     raw = lgb.Booster(model_str=fitted.text).predict(matrix_of(served, columns), raw_score=True)
     relevance = expit(fitted.start + np.asarray(raw, np.float64))
     return normalised_entropy(relevance * _examined(served, shop.parameters), served[target].to_numpy())

@@ -40,6 +40,11 @@ class Product:
     course: Course
     bundle: Bundle | None = None
 
+    @property
+    def judged_days(self) -> int:
+        """The days after a ship whose requests its back-test reads."""
+        return self.course.judged_days
+
     def ship(self) -> None:
         """Make the bundle of all that is known by now, and put it into service."""
         self.bundle = load_bundle(artifact_at(self._upto("calibrate")["calibrate"]))

@@ -107,7 +107,7 @@ class Size:
         """Return this size with so many worlds, the first of their seeds; None: as many as it has.
 
         >>> DEFAULT.of_seeds(2).seeds
-        (101, 102)
+        (201, 202)
         """
         return self if count is None else replace(self, seeds=tuple(range(FIRST_SEED, FIRST_SEED + count)))
 
@@ -121,8 +121,8 @@ class Size:
         return Proof(name, WorldParameters(**{**small, **late}, requests_per_day=requests), _QUICK[name])
 
 
-FIRST_SEED = 101
-QUICK = Size("quick", seeds=(101, 102), traffic=0.5)
-DEFAULT = Size("default", seeds=tuple(range(101, 107)))
-FULL = Size("full", seeds=tuple(range(101, 113)), traffic=2.0)
+FIRST_SEED = 201
+QUICK = Size("quick", seeds=(201, 202), traffic=0.5)
+DEFAULT = Size("default", seeds=tuple(range(FIRST_SEED, FIRST_SEED + 6)))
+FULL = Size("full", seeds=tuple(range(FIRST_SEED, FIRST_SEED + 12)), traffic=2.0)
 SIZES = {size.name: size for size in (QUICK, DEFAULT, FULL)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasks.cli.console import Answer, json_text
-from tasks.cli.options import DEFAULT_ROOT, AsJson, Root
+from tasks.cli.options import DEFAULT_ROOT, AsJson, Changes, Root, SpecName
 
 if TYPE_CHECKING:
     from tasks.cli.proof_failures import Found
@@ -29,23 +29,30 @@ def prove(  # noqa: PLR0917  # the options of a command
     quick: Quick = False,
     seeds: Seeds = None,
     processes: Processes = 2,
+    spec: SpecName = "",
+    changes: Changes = None,
     as_json: AsJson = False,  # noqa: ARG001  # read where answers are printed
 ) -> Answer:
     """Reproduce the loop, the delay and the nulls, alone and together, and cure them: broken beside fixed.
 
     Every number has an interval over worlds; a claim that does not hold says so. The page is R/prove/report.html.
     """
+    from sameworld.records import Refused
+    from sameworld.store.artifacts import Store
     from tasks.cli.proof_worlds import DEFAULT, FULL, NAMES, QUICK
+    from tasks.cli.show import check_spec
 
+    if full and quick:
+        raise Refused(what="two sizes of the proof", got="--full and --quick", wanted="one of them, or neither")
+    check_spec(spec, changes)
+    store = Store(root)  # an unknown root is refused before the worlds are run
     size = (FULL if full else QUICK if quick else DEFAULT).of_seeds(seeds)
     found = _worlds([(name, seed, size.name) for name in reversed(NAMES) for seed in size.seeds], processes)
     from sameworld.page.proof import render_proof
-    from sameworld.store.artifacts import Store
     from tasks.cli.proof_estimates import failure_record
 
     failures = [failure_record(size.proof(name), [one for one in found if one.name == name]) for name in NAMES]
     document: dict[str, Any] = {"size": size.name, "seeds": list(size.seeds), "failures": failures}
-    store = Store(root)
     store.blobs.put("prove/report.json", json_text(document).encode())
     store.blobs.put("prove/report.html", render_proof(document).encode())
     return Answer(document, _lines(failures, f"{store.root}/prove/report.html"))

@@ -59,7 +59,10 @@ def test_every_failure_has_the_shape_of_the_contract(said: tuple[Said, Path]) ->
     for failure in found.values():
         arms = [failure[who][what] for who in ("broken", "fixed") for what in ("offline", "truth")]
         assert all(map(is_estimate, [*arms, failure["reward_share"]["broken"], failure["reward_share"]["fixed"]]))
-        assert failure["seeds"] == [101, 102]
+        assert failure["seeds"] == [201, 202]
+        assert failure["claims"]
+        assert set(failure["days"]) == set(failure["serving"]) == {"broken", "fixed"}
+        assert {claim["what"] for claim in failure["claims"]} <= set(failure["paired"])
         assert failure["reward_share"]["oracle"] == 1.0
 
 
@@ -73,7 +76,8 @@ def test_each_failure_costs_reward_that_the_product_gets_back(said: tuple[Said, 
 def test_the_broken_arm_promises_too_much_and_the_fixed_one_does_not(said: tuple[Said, Path], name: str) -> None:
     failure = failures(said[0])[name]
     gap = {who: failure[who]["truth"]["value"] - failure[who]["offline"]["value"] for who in ("broken", "fixed")}
-    assert gap["broken"] > max(0.02, gap["fixed"])
+    assert gap["broken"] > 0.02
+    assert abs(gap["fixed"]) < gap["broken"]
 
 
 def test_truth_falls_where_a_model_feeds_on_its_own_choices(said: tuple[Said, Path]) -> None:
@@ -113,6 +117,24 @@ def test_a_claim_that_is_met_holds() -> None:
     worlds = [world(n, broken_truth=0.95 - e, broken_offline=0.9, fixed_truth=0.825 + e, fixed_offline=0.82)
               for n, e in enumerate(noise)]  # fmt: skip
     assert list(holding(*worlds).values()) == [True, True, True]
+
+
+def test_a_mean_near_nothing_with_a_wide_interval_is_within_nothing() -> None:
+    worlds = [world(n, broken_truth=1.2, broken_offline=0.9 + e, fixed_truth=0.82 + e, fixed_offline=0.82)
+              for n, e in enumerate((-0.02, 0.0, 0.02))]  # fmt: skip
+    assert list(holding(*worlds).values()) == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [(["--quick", "--full"], "--full and --quick"), (["--set", "label.windw_days=3"], "'label.windw_days'"),
+     (["--root", "gopher://worlds"], "gopher")],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_before_a_world_is_run(tmp_path: Path, asked: list[str], got: str) -> None:
+    root = [] if "--root" in asked else ["--root", str(tmp_path)]
+    said = sameworld("prove", *asked, *root, "--json")
+    assert (said.code, set(said.document["error"])) == (2, {"what", "got", "wanted", "remedy"})
+    assert got in said.document["error"]["got"]
 
 
 def test_one_world_has_no_interval_and_says_so() -> None:

@@ -7,18 +7,21 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import duckdb
 import polars as pl
 
 from sameworld.sources.closed_loop_drop import write_drop
 from sameworld.sources.drop import DropDay
 from sameworld.sources.mapped_drop import MappedDrop
-from sameworld.spec import Spec, load_spec
-from sameworld.store.artifacts import Store
+from sameworld.sources.sql_engine import engine_over
+from sameworld.spec import SourceSpec, Spec, load_spec
+from sameworld.store.artifacts import Artifact, Store
 from sameworld.store.log import Log
 from tasks import ingest, resolve
 
@@ -111,3 +114,22 @@ def rows_by_key(log: Log, table: str, key: Sequence[str]) -> pl.DataFrame:
     """Return a table of a log, its rows and columns in an order that says nothing of where they came from."""
     rows = log.table(table).collect()
     return rows.select(sorted(rows.columns)).sort(key)
+
+
+def source_of(drop: Path, select: str = REQUESTS) -> SourceSpec:
+    """Return the part of a spec that names a mapped drop."""
+    return Spec.parse(tree_of(drop, select)).source
+
+
+def taken_in(drop: Path, *, write: bool = False) -> list[Artifact]:
+    """Ingest a drop's first day into the root beside it."""
+    if write:
+        write_csv(drop)
+    store = Store(str(drop.parent / "root"))
+    uris = ingest.run(store=store, spec=Spec.parse(tree_of(drop)), cutoff="2026-03-02T00:00:00Z")
+    return [store.open(uri) for uri in uris]
+
+
+def engine(folder: Path, path: Path) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """Open the engine over one file."""
+    return engine_over([path], kind="csv", gzipped=False, delimiter=",", day=DAY, scratch=folder / "spill")

@@ -2,18 +2,15 @@
 
 import gzip
 import re
-from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import boto3
-import duckdb
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from s3_server import a_bucket, moto_server, point_at
 from sources.mapped_logs import (
-    BASES,
     DAY,
     EXAMPLE,
     REQUESTS,
@@ -28,32 +25,23 @@ from sources.mapped_logs import (
     mapped,
     rows_by_key,
     rows_of,
+    source_of,
+    taken_in,
     tree_of,
     write_csv,
 )
 from whole.report_contract import faults
 from whole.small_days import run
 
-from sameworld.mapped_table import NAMES
 from sameworld.records import Blocked, NotYet, Refused
 from sameworld.sources import claim_root, open_source
 from sameworld.sources.contract import LAYOUTS
 from sameworld.sources.mapped_drop import MappedDrop
-from sameworld.sources.sql_engine import engine_over
-from sameworld.spec import SourceSpec, Spec, load_spec
-from sameworld.store.artifacts import Artifact, Store
-from sameworld.store.log import TABLES
-from tasks import ingest
+from sameworld.spec import Spec
+from sameworld.store.artifacts import Store
 
 STATS = "features.item_stats"
 KEYS = {name: layout.key for name, layout in LAYOUTS.items()} | {STATS: ("item_id", "available_at")}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep mapped rows in a folder of the test's own."""
-    monkeypatch.setenv("SAMEWORLD_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 # --- the example
@@ -343,201 +331,3 @@ def test_a_file_that_cannot_be_read_blocks_the_day_by_its_name(tmp_path: Path, n
     with pytest.raises(Blocked, match=re.escape(f"dt=2026-03-01/{name}")) as caught:
         mapped(tmp_path, select, files=f"dt={{day}}/{name}")
     assert str(tmp_path) not in str(caught.value)
-
-
-# --- the sandbox
-
-FORBIDDEN = {
-    "SELECT * FROM read_text('/etc/passwd')": "read_text()",
-    "SELECT * FROM '/etc/passwd'": "a read of '/etc/passwd'",
-    "SELECT * FROM glob('/*')": "glob()",
-    "SELECT * FROM files, (SELECT sql FROM duckdb_views())": "duckdb_views()",
-    "SELECT * FROM information_schema.tables": "a read of 'information_schema.tables'",
-    "SELECT * FROM query('SELECT now()')": "query()",
-    "COPY files TO 'out.csv'": "COPY",
-    "INSTALL httpfs": "LOAD",
-    "LOAD httpfs": "LOAD",
-    "ATTACH 'other.db'": "ATTACH",
-    "PRAGMA version": "PRAGMA",
-    "SET threads = 8": "SET",
-    "CREATE TABLE more AS SELECT 1": "CREATE",
-    "SELECT 1; SELECT 2": "SELECT and SELECT",
-    "": "no statement",
-    "SELECT random() AS x_draw FROM files": "random()",
-    "SELECT age(shown::TIMESTAMP) AS x_age FROM files": "age()",
-    "SELECT UUID() AS request_id FROM files": "uuid()",
-    "SELECT now() AS shown_at FROM files": "now()",
-    "SELECT current_date AS x_day FROM files": "current_date",
-    "SELECT CURRENT_TIMESTAMP AS shown_at FROM files": "current_timestamp",
-    "SELECT ago(INTERVAL 1 DAY) AS shown_at FROM files": "ago()",
-    "SELECT list_transform([1], lambda x: x + random()) AS x_a FROM files": "random()",
-    "WITH a AS (SELECT today() AS t FROM files) SELECT * FROM a": "today()",
-    "SELECT * FROM files USING SAMPLE 10 ROWS": "a sample",
-    "SELECT current_setting('memory_limit') AS x_a FROM files": "current_setting()",
-}
-
-
-@pytest.mark.parametrize("select", FORBIDDEN)
-def test_sql_that_reaches_beyond_its_rows_is_refused_before_anything_is_read(tmp_path: Path, select: str) -> None:
-    with pytest.raises(Refused, match=re.escape(f"the SQL of requests cannot map a log: got {FORBIDDEN[select]}")):
-        drop_of(tmp_path, select or ";")
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT * FROM read_text('/etc/passwd')",
-        "SELECT * FROM read_csv('/etc/passwd')",
-        "SELECT * FROM glob('/etc/*')",
-        "SELECT * FROM rows_of",
-        "COPY files TO '{folder}/out.csv'",
-        "ATTACH '{folder}/other.db'",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "SET enable_external_access = true",
-        "SET allowed_paths = ['/etc/passwd']",
-        "RESET lock_configuration",
-    ],
-)
-def test_the_engine_by_itself_refuses_what_lies_outside_its_files(tmp_path: Path, statement: str) -> None:
-    with engine(tmp_path, write_csv(tmp_path)) as opened, pytest.raises(duckdb.Error):
-        opened.execute(statement.format(folder=tmp_path)).fetchall()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"dt={DAY}"]
-
-
-def test_the_engine_works_where_the_network_and_the_home_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
-    with engine(tmp_path, write_csv(tmp_path)) as opened:
-        select = "SELECT id, '[1]'::JSON ->> 0, timezone('Europe/Berlin', shown::TIMESTAMPTZ)::VARCHAR FROM files"
-        assert opened.execute(select).fetchall() == [("007", "1", "2026-03-01 11:00:00")]
-    assert not (tmp_path / "nowhere").exists()
-
-
-def test_the_clock_of_the_machine_does_not_move_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    write_csv(tmp_path, "id,shown\na,2026-03-01 10:00:00\n")
-    assert mapped(tmp_path)["shown_at"].item() == datetime(2026, 3, 1, 10, tzinfo=UTC)
-
-
-def test_columns_of_a_log_may_be_called_as_functions_are(tmp_path: Path) -> None:
-    write_csv(tmp_path, f"id,shown,random,now\nr1,{SHOWN},a,b\n")
-    rows = mapped(tmp_path, REQUESTS.replace(" FROM", ", random AS arm, files.now AS branch FROM"))
-    assert rows.select("arm", "branch").rows() == [("a", "b")]
-
-
-# --- the spec
-
-
-def test_the_tables_names_are_those_of_the_log() -> None:
-    assert set(NAMES) == set(TABLES)
-
-
-@pytest.mark.parametrize(
-    ("tables", "said"),
-    [
-        ({"impresions": {"files": "{day}/*.csv"}}, "'source.tables.impresions' cannot be used: got 'impresions'; "
-         "wanted 'impressions' (the nearest known)"),
-        ({"requests": {"file": "{day}/*.csv"}}, "'source.tables.requests.file'; wanted 'source.tables.requests.files'"),
-        ({"requests": {"files": "/logs/{day}/*.csv"}}, "relative to source.uri"),
-        ({"requests": {"files": "../{day}/*.csv"}}, "relative to source.uri"),
-        ({"requests": {"files": "logs/*.csv"}}, "a pattern of *, ? and {day}"),
-        ({"requests": {"files": "{date}/*.csv"}}, "a pattern of *, ? and {day}"),
-        ({"requests": {"files": "{day}/*.xlsx", "select": "SELECT 1"}}, "the ending of '{day}/*.xlsx' says none"),
-        ({"requests": {"files": "{day}/*.csv"}}, "a select for files of format csv"),
-        ({"requests": {"files": "{day}.csv", "select": "SELECT 1"}}, "where no folder is named for it"),
-        ({"requests": {"files": "{day}/*.parquet", "ready": "{day}/*.ok"}}, "one file's name, without * or ?"),
-        ({"requests": {"files": "{day}/*.csv", "select": "sql/a.sql"}}, "a path is read where a spec file names it"),
-    ],
-)  # fmt: skip
-def test_a_mapping_that_cannot_be_meant_is_refused_by_its_key(tmp_path: Path, tables: dict, said: str) -> None:
-    tree = tree_of(tmp_path)
-    tree["source"]["tables"] = tables
-    with pytest.raises(Refused, match=re.escape(said)):
-        Spec.parse(tree)
-
-
-def test_only_a_drop_is_mapped(tmp_path: Path) -> None:
-    tree = tree_of(tmp_path)
-    tree["source"]["kind"] = "open_bandit"
-    with pytest.raises(
-        Refused, match=re.escape("tables map its files, and a source of kind 'open_bandit' has its own")
-    ):
-        Spec.parse(tree)
-
-
-def spec_file(folder: Path, text: str, *, sql: str = REQUESTS, place: str = "sql/a.sql") -> Path:
-    """Write a spec with its SQL beside it."""
-    (folder / place).parent.mkdir(parents=True, exist_ok=True)
-    (folder / place).write_text(sql, encoding="utf-8")
-    (folder / "spec.toml").write_text(f'base = "baseline"\n{text}', encoding="utf-8")
-    return folder / "spec.toml"
-
-
-TABLE = '[source.tables.requests]\nfiles = "dt={{day}}/*.csv"\nselect = "{}"\n'
-
-
-def test_the_sqls_text_is_the_specs_and_its_place_is_nobodys(tmp_path: Path) -> None:
-    one = load_spec(spec_file(tmp_path / "one", TABLE.format("sql/a.sql")), known=BASES)
-    two = load_spec(spec_file(tmp_path / "two", TABLE.format("b.sql"), place="b.sql"), known=BASES)
-    other = load_spec(spec_file(tmp_path / "three", TABLE.format("sql/a.sql"), sql="SELECT 1 FROM files"), known=BASES)
-    assert one.source.tables["requests"].select == REQUESTS
-    assert one.digest() == two.digest() == Spec.parse(one.tree()).digest() != other.digest()
-    assert "a.sql" not in str(one.tree())
-
-
-def test_a_bases_sql_lies_beside_the_base_and_a_change_may_replace_it(tmp_path: Path) -> None:
-    spec_file(tmp_path / "below", TABLE.format("sql/a.sql"))
-    (tmp_path / "top.toml").write_text('base = "mine"\n[source.tables.requests]\noptional = true\n')
-    known = BASES | {"mine": tmp_path / "below" / "spec.toml"}
-    spec = load_spec(tmp_path / "top.toml", known=known)
-    assert spec.source.tables["requests"].select == REQUESTS
-    assert spec.source.tables["requests"].optional
-    (tmp_path / "c.sql").write_text("SELECT 2 FROM files")
-    changed = load_spec(tmp_path / "top.toml", known=known, changes=["source.tables.requests.select=c.sql"])
-    assert changed.source.tables["requests"].select == "SELECT 2 FROM files"
-
-
-def test_a_view_may_be_named_with_or_without_quotes(tmp_path: Path) -> None:
-    text = '[source.tables.{}]\nfiles = "{{day}}/*.csv"\nselect = "SELECT 1 FROM files"\n'
-    specs = [load_spec(spec_file(tmp_path / name, text.format(table)), known=BASES)
-             for name, table in (("one", "features.stats"), ("two", '"features.stats"'))]  # fmt: skip
-    assert list(specs[0].source.tables) == ["features.stats"]
-    assert specs[0].digest() == specs[1].digest()
-
-
-def test_an_sql_file_that_is_not_there_is_refused_with_its_path(tmp_path: Path) -> None:
-    path = spec_file(tmp_path, TABLE.format("sql/gone.sql"))
-    with pytest.raises(Refused, match=re.escape(f"cannot read a table's SQL: got {tmp_path / 'sql/gone.sql'}")):
-        load_spec(path, known=BASES)
-
-
-def test_a_fault_names_the_sqls_file_and_the_day(tmp_path: Path) -> None:
-    write_csv(tmp_path / "drop")
-    path = spec_file(tmp_path, TABLE.format("sql/a.sql"), sql="SELECT nope FROM files")
-    source = load_spec(path, known=BASES, changes=[f"source.uri={tmp_path / 'drop'}"]).source
-    with pytest.raises(Refused, match=re.escape("sql/a.sql over day=2026-03-01 fails: got Binder Error")):
-        rows_of(open_source(source).day(DAY))
-
-
-# --- builders
-
-
-def source_of(drop: Path, select: str = REQUESTS) -> SourceSpec:
-    """Return the part of a spec that names a mapped drop."""
-    return Spec.parse(tree_of(drop, select)).source
-
-
-def taken_in(drop: Path, *, write: bool = False) -> list[Artifact]:
-    """Ingest a drop's first day into the root beside it."""
-    if write:
-        write_csv(drop)
-    store = Store(str(drop.parent / "root"))
-    uris = ingest.run(store=store, spec=Spec.parse(tree_of(drop)), cutoff="2026-03-02T00:00:00Z")
-    return [store.open(uri) for uri in uris]
-
-
-def engine(folder: Path, path: Path) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-    """Open the engine over one file."""
-    return engine_over([path], kind="csv", gzipped=False, delimiter=",", day=DAY, scratch=folder / "spill")
