@@ -208,6 +208,8 @@ def _missed(figures: Sequence[Figure]) -> str:
     words += [f"{one.step} holds {one.cost.peak_mb:,.0f} MB" for one in large]
     if not at_size:
         return "That size was not measured here."
+    if (share := _next_day_share(at_size)) > MOST_NEXT_DAY:
+        words.append(f"the next day takes {share:.2f} of a first run")
     return f"Not reached: {'; '.join(words)}." if words else "All of them are reached."
 
 
@@ -267,9 +269,13 @@ def _time_claim(one: Figure) -> Claim:
 
 
 def _next_day_claim(figures: Sequence[Figure]) -> Claim:
-    share = sum(one.next_day_seconds for one in figures) / sum(one.cost.seconds for one in figures)
+    share = _next_day_share(figures)
     what = f"the next day's table steps, {figures[0].rows:,} impressions"
     return Claim(what, f"{share:.2f} of a first run", "at most a third", holds=share <= MOST_NEXT_DAY)
+
+
+def _next_day_share(figures: Sequence[Figure]) -> float:
+    return sum(one.next_day_seconds for one in figures) / sum(one.cost.seconds for one in figures)
 
 
 def _growth_claim(step: str, exponent: float) -> Claim:

@@ -68,13 +68,11 @@ def run(work: Work, *, models: Artifact, examples: Artifact, delay: Artifact) ->
 
 def _calibrator(held_out: pl.DataFrame) -> tuple[PlattCalibrator, dict[str, Any]]:
     """Fit the correction and shrink it towards none: a day of few positives tells of that day, not of the model."""
-    y, weight = held_out["target"].to_numpy().astype(np.float64), held_out["weight"].to_numpy()
+    y = held_out["target"].to_numpy().astype(np.float64)
     counts = {"rows": len(y), "positives": int(y.sum())}
-    positives = float(weight @ y)
-    trust = positives / (positives + PRIOR_POSITIVES)
+    trust = counts["positives"] / (counts["positives"] + PRIOR_POSITIVES)
     try:
-        exposure = held_out["exposure"].to_numpy()
-        fitted = fit_platt(held_out["logit"].to_numpy(), y, exposure=exposure, weight=weight)
+        fitted = fit_platt(held_out["logit"].to_numpy(), y, exposure=held_out["exposure"].to_numpy())
         return PlattCalibrator(1.0 + trust * (fitted.slope - 1.0), trust * fitted.intercept), counts
     except Refused as refusal:
         # Without positives later than training there is nothing to correct by; the model's own logits stand.

@@ -37,9 +37,14 @@ def run(work: Work, *, log: Artifact, examples: Artifact, evaluation: Artifact, 
     judged = judged_rows(table, model)
     own = history_features(model.history.kinds)
     names = [one.name for one in model.features if one not in own]
-    masks = null_masks(table, names, judged.request)
+    known = np.array([name in examples.record["served_features"] for name in names], np.bool_)
+    logged = table.group_by(pl.col("request_id").rle_id().alias("at"), maintain_order=True).agg(pl.col(SERVED).any())
+    served = logged[SERVED].to_numpy()
+    # Nulls count as an outage only in what was served, of requests that logged it.
+    masks = null_masks(table, names, judged.request) & known & served[:, None]
     drilled = Drilled(judged, _metrics(work), seed=work.spec.evaluate.seed, replicates=work.spec.evaluate.replicates)
-    outages = _outages(view, examples, table, names, masks)
+    views = {one: sorted(set(view_columns(view, one)) & set(names)) for one in view.views()}
+    outages = outages_to_drill(masks[served], names, views)
     stated = _stated(view, evaluation, table)
     found = []
     for outage in outages:
@@ -48,7 +53,7 @@ def run(work: Work, *, log: Artifact, examples: Artifact, evaluation: Artifact, 
         found.append({
             "outage": list(outage.features),
             "kind": outage.kind,
-            "request_share": float(hit.mean()),
+            "request_share": float(hit.sum() / max(served.sum(), 1)),
             "requests": int(hit.sum()),
             "reasons": _reasons(stated, table, outage, hit[judged.request]),
             "hit": drilled.hit(hit),
@@ -67,14 +72,6 @@ def _sampled(judged: pl.LazyFrame, rows: int) -> pl.DataFrame:
     """Return the judged rows, or those of every n-th request."""
     each = max(1, -(-rows // MAX_ROWS))
     return judged.filter(pl.col("request_id").rle_id() % each == 0).collect()
-
-
-def _outages(view: Log, examples: Artifact, table: pl.DataFrame, names: list[str], masks: Bools) -> list[Outage]:
-    """Return what to drill: nulls count as seen only of served features, in requests that logged what was served."""
-    known = np.array([name in examples.record["served_features"] for name in names], np.bool_)
-    logged = table.group_by(pl.col("request_id").rle_id().alias("at"), maintain_order=True).agg(pl.col(SERVED).any())
-    views = {one: sorted(set(view_columns(view, one)) & set(names)) for one in view.views()}
-    return outages_to_drill(masks[logged[SERVED].to_numpy()] & known, names, views)
 
 
 def _lacking(table: pl.DataFrame, outage: Outage) -> pl.DataFrame:
@@ -102,5 +99,7 @@ def _reasons(stated: pl.DataFrame | Cannot, table: pl.DataFrame, outage: Outage,
     if not hit.any():
         return Cannot(NEVER_SEEN).as_record()
     of_hit = stated.join(table.filter(hit).select("request_id").unique(), on="request_id", how="semi")
-    nulls = sum(table[name].filter(hit).null_count() for name in outage.features if name in table.columns)
+    nulls = sum(
+        table[name].filter(hit).null_count() if name in table.columns else int(hit.sum()) for name in outage.features
+    )
     return dict(reason_shares(of_hit, outage.features, nulls=nulls))

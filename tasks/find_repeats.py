@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from sameworld.store.artifacts import Artifact
 from sameworld.store.parts import Part, parts_of, summed
 from sameworld.store.repeat_rows import LEFT_OUT, WEIGHTS
 from sameworld.store.step import Work, step
+from sameworld.store.times import parse_time
 
-US_A_MINUTE, US_A_DAY = 60_000_000, 86_400_000_000
+US, US_A_MINUTE = timedelta(microseconds=1), 60_000_000
 RULES = ("repeats.rule", "repeats.minutes", "repeats.user_requests_a_day")
 COUNTS = (
     *("rows", "requests", "clusters", "clustered_requests", "clustered_rows"),
@@ -41,10 +43,11 @@ def find_repeats_day(work: Work, *, labels: Artifact) -> None:
     repeats = find_repeats(day.user, day.known, day.items, day.at, within=within, least=rules.user_requests_a_day)
     weight = repeats.weights(rules.rule)
     work.rows = len(day.target)
-    bots = np.unique(day.name[repeats.bot]).tolist()
+    bots = day.name.filter(repeats.bot).unique().sort().to_list()
     work.record = {"day": labels.record["day"], **_counts(day, repeats), **_weighed(day, weight), "bots": bots}
     if (weight != 1.0).any():
-        work.write(WEIGHTS, pl.DataFrame({"repeat_weight": weight[day.request]}))
+        rows = {"repeat_weight": weight[day.request], "judged": repeats.kept[day.request]}
+        work.write(WEIGHTS, pl.DataFrame(rows))
     if not repeats.kept.all():
         work.write(LEFT_OUT, pl.DataFrame({"request_id": day.request_id.filter(~repeats.kept)}))
 
@@ -53,9 +56,10 @@ def find_repeats_day(work: Work, *, labels: Artifact) -> None:
 def run(work: Work, *, labels: Artifact) -> None:
     """List the repeats of the training period, one part a shown day, and count them.
 
-    Parts of closed days are reused as they are. ``same_pair`` counts how often the same user saw the same item again
-    within the label window of the time before, in whatever list, and how many of those rows have a target that
-    differs among them: that is measured only, since a second look may well end otherwise.
+    Parts of closed days are reused as they are. ``same_pair`` counts, over the newest two windows of closed rows, how
+    often the same user saw the same item again within the label window of the time before, in whatever list, and how
+    many of those rows have a target that differs among them: that is measured only, since a second look may well end
+    otherwise.
     """
 
     def made(part: Part) -> Artifact:
@@ -70,7 +74,7 @@ def run(work: Work, *, labels: Artifact) -> None:
         "parts": [{"day": part.record["day"], "fingerprint": part.fingerprint} for part in parts],
         "rule": work.spec.repeats.rule,
         **_totals(records),
-        "same_pair": _same_pair([part.artifact for part in found], within=work.spec.label.window_days * US_A_DAY),
+        "same_pair": _same_pair(found, labels, within=timedelta(days=work.spec.label.window_days)),
     }
 
 
@@ -82,7 +86,7 @@ class _Day:
     item: NDArray[np.uint64]
     target: NDArray[np.int8]
     request_id: pl.Series
-    name: NDArray[np.str_]
+    name: pl.Series
     user: NDArray[np.uint64]
     known: NDArray[np.bool_]
     items: NDArray[np.uint64]
@@ -99,7 +103,7 @@ class _Day:
             item=item,
             target=rows["target"].to_numpy(),
             request_id=first["request_id"],
-            name=first["user_id"].fill_null("").to_numpy().astype(np.str_),
+            name=first["user_id"],
             user=first["user"].to_numpy(),
             known=first["user_id"].is_not_null().to_numpy(),
             items=set_keys(item, starts),
@@ -164,20 +168,24 @@ def _totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _same_pair(parts: Sequence[Artifact], *, within: float) -> dict[str, Any]:
+def _same_pair(parts: Sequence[Part], labels: Artifact, *, within: timedelta) -> dict[str, Any]:
     """Count the rows whose user saw the item again within the window, and those of them with differing targets."""
-    rows = pl.concat([_pairs(part) for part in parts]).collect(engine="streaming")
+    closed = parse_time(labels.record["cutoff"]) - timedelta(hours=labels.record["matures_after_hours"])
+    since = closed - 2 * within
+    near = [part.artifact for part in parts if since.date() <= part.day <= closed.date()]
+    asked = pl.col("shown_at").is_between(since, closed, closed="both")
+    none = pl.LazyFrame(schema={"key": pl.UInt64, "at": pl.Int64, "target": pl.Int8})
+    rows = pl.concat([none, *(_pairs(part.scan("labels"), asked) for part in near)]).collect(engine="streaming")
     again, differs = contradicted(
-        rows["key"].to_numpy(), rows["at"].to_numpy(), rows["target"].to_numpy(), within=round(within)
+        rows["key"].to_numpy(), rows["at"].to_numpy(), rows["target"].to_numpy(), within=within // US
     )
     share = float(differs.sum()) / max(int(again.sum()), 1)
     return {"rows": int(again.sum()), "contradictory_rows": int(differs.sum()), "contradictory_share": share}
 
 
-def _pairs(part: Artifact) -> pl.LazyFrame:
-    table = part.scan("labels")
+def _pairs(table: pl.LazyFrame, asked: pl.Expr) -> pl.LazyFrame:
     if "user_id" not in table.collect_schema().names():
         return pl.LazyFrame(schema={"key": pl.UInt64, "at": pl.Int64, "target": pl.Int8})
     key = pl.struct(pl.col("user_id").cast(pl.String), pl.col("item_id").cast(pl.String)).hash(SEED)
-    known = table.filter(pl.col("user_id").is_not_null())
+    known = table.filter(asked, pl.col("user_id").is_not_null())
     return known.select(key=key, at=pl.col("shown_at").dt.epoch("us"), target=pl.col("target"))

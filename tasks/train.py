@@ -87,13 +87,12 @@ def run(work: Work, *, log: Artifact, examples: Artifact, repeats: Artifact) -> 
         work.record = Cannot(str(refusal)).as_record()
         return
     _write(work, shipped, trainer, parts["ship"])
-    held_out = parts["calibrate"]
+    held_out = parts["calibrate"] & trainer.judged  # as the back-test will judge: each wish once
     columns = {
         "target": table.target[held_out],
         "shown_at": table.shown_at[held_out],
         "logit": _logits(judged.probability, table.matrix[held_out]),
         "exposure": trainer.exposure[held_out],
-        "weight": trainer.repeats[held_out],
     }
     work.write("held_out", pl.DataFrame(columns))
     work.rows = len(table)
@@ -124,6 +123,7 @@ class _Trainer:
     gain_known: Floats
     copies: DonorCopies
     repeats: Floats
+    judged: NDArray[np.bool_]
 
     @cached_property
     def exposure(self) -> Floats:
@@ -158,16 +158,16 @@ class _Trainer:
             weight = weight * factor
         both = self.copies.with_copies(chosen, copied=copied)
         places = self.copies.rows(both) if len(self.copies) else stretch(chosen)
-        share = self.copies.shares(len(table))[both] if copied and len(self.copies) else None
+        part = self.copies.shares(len(table))[both] if copied and len(self.copies) else np.ones(1)
         return Rows(
             matrix=binned_rows(self.bins, both),
             target=table.target[places],
             gain=table.gain[places],
             exposure=exposed(examined(table, self.theta), known)[places] if lists else self.exposure[places],
-            weight=weight[places] if share is None else weight[places] * share,
+            weight=weight[places] * part,
             sizes=self.copies.sizes(table.request, both),
             position=table.position[places],
-            share=share,
+            share=self.repeats[places] * part,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _trainer(work: Work, examples: Artifact, repeats: Artifact, theta: Floats) -
     gains = work.spec.label.gains
     kinds = sorted(gains) if work.spec.train.item_history else []
     table = TrainingTable.read(examples, work.store, room=len(kinds))
-    seen, weight = examined(table, theta), repeat_weights(repeats, work.store)
+    seen, (weight, judged) = examined(table, theta), repeat_weights(repeats, work.store)
     history = ItemHistory(table.items, (), np.zeros((0, len(table.items))), np.zeros(len(table.items)))
     if kinds:
         beside, history = learn_history(
@@ -225,7 +225,7 @@ def _trainer(work: Work, examples: Artifact, repeats: Artifact, theta: Floats) -
     lists = int(examples.record["longest_list"]) > 1
     known = gain_completeness(examples, work.store, gains=gains, examination=seen) if lists else np.ones(len(table))
     copies = donor_copies(table, examples.record["served_features"], seed=work.spec.train.seed)
-    return _Trainer(work, table, theta, lists, history, known, copies, weight)
+    return _Trainer(work, table, theta, lists, history, known, copies, weight, judged)
 
 
 def _fit(trainer: _Trainer, parts: dict[str, NDArray[np.bool_]]) -> tuple[_Pair, _Pair]:

@@ -75,7 +75,7 @@ def _patterns(masks: Bools, names: Sequence[str]) -> list[tuple[str, list[str]]]
 
 
 def _groups(masks: Bools, names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    for group in outage_groups(masks) if len(masks) else ():
+    for group in outage_groups(masks)[:MAX_PATTERNS] if len(masks) else ():
         yield "group", [names[place] for place in group.features]
 
 

@@ -110,7 +110,7 @@ def _enough(ids: pl.DataFrame, rows: pl.LazyFrame) -> int:
     )
     most = int(min(MOST_REQUESTS, MOST_MARGINALS // (int(clicks["rows"].sum()) / len(ids) * len(clicks))))
     wanted = -(-len(ids) * CLICKS_A_POSITION // max(int(clicks["clicks"].to_numpy().min()), 1))
-    return max(FEWEST_REQUESTS, min(wanted, most))
+    return max(1, min(most, max(FEWEST_REQUESTS, wanted)))
 
 
 def _evenly(length: int, wanted: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Blocks a Parquet file that would unpack to far more than it is, before any of it is unpacked.
 
-What counts is the larger of a column's uncompressed size and its values: a run of equal ones has no size of its own.
+Against the file's own size counts the larger of a column's uncompressed size and its values: a run of equal ones has no
+size of its own.
 A footer that lies about them is not noticed.
 """
 
@@ -20,7 +21,7 @@ WORST_RATIO = 1_000  # rows with keys of their own pack 3 to 50 times
 VALUE_BYTES = 16  # what a value takes at least while it is worked on: a text's view, a time and its flag
 # pyarrow 25 ends the process over some damaged footers when it is asked for a column (``RowGroupMetaData.column``).
 _COLUMNS = """
-SELECT max(greatest(total_uncompressed_size, num_values * $value)),
+SELECT max(total_uncompressed_size),
        sum(greatest(total_uncompressed_size, num_values * $value))
 FROM parquet_metadata($file)
 """

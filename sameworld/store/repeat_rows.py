@@ -12,15 +12,22 @@ from sameworld.store.parts import parts_of
 WEIGHTS, LEFT_OUT = "weights", "left_out"
 
 
-def repeat_weights(repeats: Artifact, store: Store) -> NDArray[np.float64]:
-    """Return what each label row weighs, (rows,), in the order of the labels; a part without weights weighs 1."""
-    found = [np.ones(0)]
+def repeat_weights(repeats: Artifact, store: Store) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return what each label row weighs, and whether a rule would judge it, (rows,) each, in the order of the labels.
+
+    A part without weights weighs 1 and is judged.
+    """
+    weights, judged = [np.ones(0)], [np.ones(0, np.bool_)]
     for part in parts_of(repeats, store):
+        rows = int(part.artifact.record["rows"])
         if f"{WEIGHTS}.parquet" in part.artifact.files:
-            found.append(part.artifact.scan(WEIGHTS).collect()["repeat_weight"].to_numpy())
+            found = part.artifact.scan(WEIGHTS).collect()
+            weights.append(found["repeat_weight"].to_numpy())
+            judged.append(found["judged"].to_numpy())
         else:
-            found.append(np.ones(int(part.artifact.record["rows"])))
-    return np.concatenate(found)
+            weights.append(np.ones(rows))
+            judged.append(np.ones(rows, np.bool_))
+    return np.concatenate(weights), np.concatenate(judged)
 
 
 def left_out(repeats: Artifact, store: Store) -> pl.DataFrame:

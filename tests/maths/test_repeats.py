@@ -71,7 +71,7 @@ def test_bots_are_those_beyond_the_limit_and_weigh_no_more_than_it(seed, times):
         of_user = rows["known"] & (rows["user"] == user)
         wishes = len(set(found.cluster[of_user].tolist()))
         assert np.isclose(weight[of_user].sum(), min(limit, wishes))
-    assert len(bots) == (1 if times else len(bots))
+    assert not times or len(bots) == 1
 
 
 def test_copies_share_one_weight_and_what_stands_once_weighs_one():

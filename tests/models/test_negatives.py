@@ -40,7 +40,7 @@ def test_seldom_seen_negatives_are_kept_in_proportion_to_their_exposure():
     np.testing.assert_allclose(np.array(share) / share[0], [1.0, 0.5, 0.25], atol=0.06)
 
 
-def test_rows_that_were_not_chosen_are_never_kept_and_do_not_move_the_draw_of_others():
+def test_rows_that_were_not_chosen_are_never_kept_and_the_draw_is_the_same_again():
     target, exposure = log()
     some = np.arange(len(target)) % 2 == 0
     kept, _ = sampled_negatives(target, some, worth=exposure, rate=0.5, seed=1)

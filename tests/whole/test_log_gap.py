@@ -11,7 +11,7 @@ from sameworld.store.artifacts import Store
 from sameworld.store.parts import labels_of
 
 
-def test_days_on_which_nothing_arrived_leave_no_part_and_change_no_label_of_the_days_before() -> None:
+def test_days_on_which_nothing_arrived_leave_no_part_and_the_days_before_and_after_keep_theirs() -> None:
     drop = copied(loop_drop(seed=4, days=12, requests_per_day=50))
     days = days_of(drop)
     for day in days[5:10]:

@@ -73,9 +73,10 @@ def test_contradictions_are_those_that_a_loop_over_the_labels_finds() -> None:
 
 def test_every_copy_weighs_its_share_and_the_robot_no_more_than_fifty_requests_a_day() -> None:
     root, written = day(clean=False, rule="weigh")
-    rows = labels(root, written).with_columns(
-        weight=pl.Series(repeat_weights(made_by(root, written, "find_repeats"), Store(str(root))))
-    )
+    found, judged = repeat_weights(made_by(root, written, "find_repeats"), Store(str(root)))
+    rows = labels(root, written).with_columns(weight=pl.Series(found), judged=pl.Series(judged))
+    gone = left_out(made_by(root, written, "find_repeats"), Store(str(root)))["request_id"]
+    assert set(rows.filter(~pl.col("judged"))["request_id"]) == set(gone)
     weight = dict(rows.select("request_id", "weight").unique().iter_rows())
     assert len(weight) == rows["request_id"].n_unique()
     for cluster in planted()[1].clusters:
@@ -137,7 +138,7 @@ def test_a_log_without_users_has_no_repeats() -> None:
     written = run(root, loop_tree(drop, **LEARNS), days_of(drop)[-1], only="find_repeats")
     found = made_by(root, written, "find_repeats")
     assert (found.record["clusters"], found.record["bots"], found.record["same_pair"]["rows"]) == (0, 0, 0)
-    assert (repeat_weights(found, Store(str(root))) == 1.0).all()
+    assert (repeat_weights(found, Store(str(root)))[0] == 1.0).all()
 
 
 def test_a_rule_that_there_is_not_is_refused() -> None:
